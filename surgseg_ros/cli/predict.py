@@ -21,7 +21,7 @@ from surgseg_ros.core.params_file import (
 from surgseg_ros.core.runtimes import RUNTIMES
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.evaluation.frames import VIDEO_EVERY, find_sources
-from surgseg_ros.evaluation.instrument_folders import predict_from_masks
+from surgseg_ros.evaluation.instrument_folders import Locator, predict_from_masks
 from surgseg_ros.evaluation.layout import FrameError
 from surgseg_ros.evaluation.predict import (
     OUTPUT_LAYOUT,
@@ -32,7 +32,6 @@ from surgseg_ros.evaluation.predict import (
     predict,
     prepare,
 )
-from surgseg_ros.evaluation.stereo import Locator
 
 OF_IMAGES: Final = (
     *('input', 'model', 'device', 'runtime', 'every', 'least_region', 'min_confidence'),

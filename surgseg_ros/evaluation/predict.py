@@ -23,10 +23,14 @@ from surgseg_ros.core.segmentation import Roi, Segmentation
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.core.stereo import LocatedInstrument
 from surgseg_ros.evaluation.frames import Source, report_losses, write_png
-from surgseg_ros.evaluation.instrument_folders import OF_INSTRUMENTS, write_instruments
+from surgseg_ros.evaluation.instrument_folders import (
+    OF_INSTRUMENTS,
+    Locator,
+    group_frames,
+    write_instruments,
+)
 from surgseg_ros.evaluation.layout import MASK_FOLDER, FrameError
 from surgseg_ros.evaluation.predict_totals import Failure, Totals
-from surgseg_ros.evaluation.stereo import Locator, group_frames
 
 RECORD_FILE: Final = 'predict.json'
 """File that records the model and settings of the masks beside it, which must not be mixed."""
