@@ -23,9 +23,8 @@ from surgseg_ros.messages.images import image_to_msg
 from surgseg_ros.messages.serialization import IMAGE, detections_to_msg, header, to_cdr
 from surgseg_ros.node.freshness import Generation, ResultPolicy
 from surgseg_ros.node.health import CameraChannel, Frame, Health
-from surgseg_ros.node.inference import Inference
 from surgseg_ros.node.mailbox import Mailbox
-from surgseg_ros.node.worker import Worker
+from surgseg_ros.node.worker import Inference, Worker
 
 _STAMP: Final = struct.Struct('<iI')
 _STAMP_AT: Final = 4

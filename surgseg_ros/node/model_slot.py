@@ -19,8 +19,8 @@ from surgseg_ros.core.processes import importing
 from surgseg_ros.core.progress import reported
 from surgseg_ros.core.reasons import Reason, ReasonCode
 from surgseg_ros.node.freshness import Generation
-from surgseg_ros.node.inference import Inference
 from surgseg_ros.node.parameters import Settings
+from surgseg_ros.node.worker import Inference
 
 if TYPE_CHECKING:
     from surgseg_ros.core.segmenter import Segmenter

@@ -7,7 +7,7 @@ import torch
 
 from surgseg_ros.core.errors import describe, is_of_machine
 from surgseg_ros.core.segmentation import Segmentation
-from surgseg_ros.node.inference import Inference, Input
+from surgseg_ros.node.worker import Inference, Input
 
 OUT_OF_MEMORY = torch.OutOfMemoryError('no memory is left')
 FULL = Segmentation(np.zeros((2, 2), np.uint8))

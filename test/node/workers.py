@@ -11,9 +11,8 @@ from surgseg_ros.core.segmentation import Segmentation
 from surgseg_ros.messages.serialization import IMAGE, stamp_ns
 from surgseg_ros.node.freshness import Generation, ResultPolicy
 from surgseg_ros.node.health import CameraChannel, Frame, Health
-from surgseg_ros.node.inference import Inference
 from surgseg_ros.node.mailbox import Mailbox
-from surgseg_ros.node.worker import Worker
+from surgseg_ros.node.worker import Inference, Worker
 
 
 class FakeSegmenter:
