@@ -52,6 +52,7 @@ from surgseg_ros.evaluation.layout import DRAWN_FILE, VIDEO_FILE, find_videos, f
 from surgseg_ros.evaluation.videos import Video
 from surgseg_ros.messages.images import JPEG_QUALITY
 from surgseg_ros.reports import SHEET_IMAGE_PX
+from surgseg_ros.synthetic.camera import camera_infos
 from surgseg_ros.synthetic.drawing import View
 from surgseg_ros.synthetic.scene import (
     LAST_INDEX,
@@ -60,7 +61,6 @@ from surgseg_ros.synthetic.scene import (
     VideoSet,
     draw_videos,
 )
-from surgseg_ros.synthetic.stereo import camera_infos
 from surgseg_ros.training.data_check import (
     examine_all,
     format_summary,

@@ -30,10 +30,9 @@ from surgseg_ros.core.instrument_files import (
 from surgseg_ros.core.keypoints import KeypointKind
 from surgseg_ros.core.processes import deaf_to_terminal, worker_pool
 from surgseg_ros.core.stereo_calibration import EYES
-from surgseg_ros.synthetic.camera import Camera
+from surgseg_ros.synthetic.camera import Camera, Depths, beyond_px, calibration_files, seen_by
 from surgseg_ros.synthetic.drawing import Canvas, Item, Patch, View, defocused, seen
 from surgseg_ros.synthetic.resting_objects import Catheter, Clamp, Distractor
-from surgseg_ros.synthetic.stereo import Depths, beyond_px, calibration_files, seen_by
 from surgseg_ros.synthetic.suture import Needle, Thread
 from surgseg_ros.synthetic.tissue import Tissue
 from surgseg_ros.synthetic.tools import NeedleHolder, Suction, Tool

@@ -10,8 +10,8 @@ from surgseg_ros.core.calibration_files import (
     read_stereo_calibration,
 )
 from surgseg_ros.core.stereo_calibration import StereoError
+from surgseg_ros.synthetic.camera import camera_infos
 from surgseg_ros.synthetic.drawing import View
-from surgseg_ros.synthetic.stereo import camera_infos
 
 INFOS = camera_infos(View(180, 320))
 TEXTS = [calibration_yaml(info, name) for info, name in zip(INFOS, ('left', 'right'))]

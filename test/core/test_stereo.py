@@ -12,8 +12,8 @@ from surgseg_ros.core.labels import HOLDER, ROBOTIC_TOOL, SUCTION
 from surgseg_ros.core.stereo import CameraResult, locate_instruments, triangulate, turn_from_x
 from surgseg_ros.core.stereo_calibration import CameraInfo, StereoCalibration, StereoError
 from surgseg_ros.synthetic import Scene
+from surgseg_ros.synthetic.camera import camera_infos
 from surgseg_ros.synthetic.drawing import View
-from surgseg_ros.synthetic.stereo import camera_infos
 
 FOCAL, SCALE = 375.0, 375.0 * 0.0045
 K = np.array([[FOCAL, 0, 239.5], [0, FOCAL, 134.5], [0, 0, 1]])

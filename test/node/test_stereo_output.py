@@ -17,8 +17,8 @@ from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.messages.serialization import camera_info_to_msg, from_cdr, header, to_cdr
 from surgseg_ros.node.stereo_output import StereoOutput, camera_info_topics
 from surgseg_ros.synthetic import Scene
+from surgseg_ros.synthetic.camera import camera_infos
 from surgseg_ros.synthetic.drawing import View
-from surgseg_ros.synthetic.stereo import camera_infos
 
 SIZE = (270, 480)
 INFOS = camera_infos(View(*SIZE))

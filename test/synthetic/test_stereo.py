@@ -9,8 +9,7 @@ import pytest
 from surgseg_ros.core.keypoints import KeypointKind
 from surgseg_ros.core.stereo_calibration import StereoCalibration
 from surgseg_ros.synthetic import Scene
-from surgseg_ros.synthetic.drawing import View, outline, ribbon
-from surgseg_ros.synthetic.stereo import (
+from surgseg_ros.synthetic.camera import (
     BASELINE_M,
     FOCAL,
     Plane,
@@ -18,6 +17,7 @@ from surgseg_ros.synthetic.stereo import (
     camera_infos,
     seen_by,
 )
+from surgseg_ros.synthetic.drawing import View, outline, ribbon
 
 SIZE = (180, 320)
 
