@@ -19,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from surgseg_ros.core.calibration_files import CALIBRATION_FILE, read_stereo_calibration
 from surgseg_ros.core.detections import Instrument, instance_image
 from surgseg_ros.core.files import make_folder, replacing
 from surgseg_ros.core.geometry import find_geometries
@@ -36,7 +35,11 @@ from surgseg_ros.core.pipeline import CameraPipeline, PipelineSettings
 from surgseg_ros.core.results import Decision, FrameResult, complete
 from surgseg_ros.core.segmentation import GridConfidence, Roi, Segmentation
 from surgseg_ros.core.stereo import CameraResult, LocatedInstrument, locate_instruments
-from surgseg_ros.core.stereo_calibration import StereoError
+from surgseg_ros.core.stereo_calibration import (
+    CALIBRATION_FILE,
+    StereoError,
+    read_stereo_calibration,
+)
 from surgseg_ros.evaluation.frames import write_png
 from surgseg_ros.evaluation.layout import (
     MASK_FOLDER,

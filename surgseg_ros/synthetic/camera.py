@@ -17,9 +17,13 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from surgseg_ros.core.calibration_files import CALIBRATION_FILE, calibration_yaml
 from surgseg_ros.core.keypoints import KeypointKind
-from surgseg_ros.core.stereo_calibration import EYES, CameraInfo
+from surgseg_ros.core.stereo_calibration import (
+    CALIBRATION_FILE,
+    EYES,
+    CameraInfo,
+    calibration_yaml,
+)
 from surgseg_ros.synthetic.drawing import Image, Item, Patch, Points, View
 from surgseg_ros.synthetic.noise import FloatImage, Wander, branch, still
 from surgseg_ros.synthetic.truth import Place

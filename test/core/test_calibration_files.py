@@ -4,12 +4,12 @@
 import numpy as np
 import pytest
 
-from surgseg_ros.core.calibration_files import (
+from surgseg_ros.core.stereo_calibration import (
+    StereoError,
     calibration_yaml,
     read_calibration,
     read_stereo_calibration,
 )
-from surgseg_ros.core.stereo_calibration import StereoError
 from surgseg_ros.synthetic.camera import camera_infos
 from surgseg_ros.synthetic.drawing import View
 
