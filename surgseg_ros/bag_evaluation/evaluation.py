@@ -18,10 +18,12 @@ from surgseg_ros.bag_evaluation.bag_scan import (
     Matching,
     Seen,
     check_topics,
+    frame_path,
     identify,
     match,
     reported,
     scan_bag,
+    write_recorded,
 )
 from surgseg_ros.bag_evaluation.frames import (
     Answer,
@@ -36,7 +38,6 @@ from surgseg_ros.bag_evaluation.frames import (
     tracked,
 )
 from surgseg_ros.bag_evaluation.prefetch import DEPTH, WorkerPool, follow, prefetch
-from surgseg_ros.bag_evaluation.recorded_instruments import frame_path, write_recorded
 from surgseg_ros.bag_evaluation.results import (
     IMAGE_TO_MASK,
     BagResult,

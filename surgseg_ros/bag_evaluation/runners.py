@@ -15,9 +15,9 @@ from typing import Any, Final, NamedTuple
 
 import torch
 
+from surgseg_ros.bag_evaluation.bag_scan import folder_of
 from surgseg_ros.bag_evaluation.evaluation import evaluate, score_recorded
 from surgseg_ros.bag_evaluation.frames import Options
-from surgseg_ros.bag_evaluation.recorded_instruments import folder_of
 from surgseg_ros.bag_evaluation.results import BagResult
 from surgseg_ros.core.processes import deaf_to_terminal, end_pool, exit_with_parent, keep_freed
 from surgseg_ros.core.runtimes.exported import import_library
