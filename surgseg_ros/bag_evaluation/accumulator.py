@@ -12,9 +12,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from surgseg_ros.bag_evaluation.prefetch import WorkerPool
 from surgseg_ros.bags.reading import BagError
 from surgseg_ros.core.labels import NO_DECISION
+from surgseg_ros.core.processes import WorkerPool
 from surgseg_ros.core.segmentation import GridConfidence
 from surgseg_ros.evaluation.metrics import SCORED, FrameCounts, count_frame
 

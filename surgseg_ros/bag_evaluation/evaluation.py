@@ -37,7 +37,6 @@ from surgseg_ros.bag_evaluation.frames import (
     decoded,
     tracked,
 )
-from surgseg_ros.bag_evaluation.prefetch import DEPTH, WorkerPool, follow, prefetch
 from surgseg_ros.bag_evaluation.results import (
     IMAGE_TO_MASK,
     BagResult,
@@ -48,6 +47,7 @@ from surgseg_ros.bag_evaluation.results import (
 from surgseg_ros.bags.reading import Bag, BagError
 from surgseg_ros.bags.writing import BagWriter
 from surgseg_ros.core.pipeline import CameraPipeline
+from surgseg_ros.core.processes import QUEUE_DEPTH, WorkerPool, follow, prefetch
 from surgseg_ros.core.results import FrameResult
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.core.timing import Stopwatch
@@ -111,7 +111,7 @@ def evaluate(
         # thread, and with more threads than cores, all of them get slow.
         decisions = decided(items, segmenter, step.pipeline, options.confidence)
         answers = (workers.begin(answered, item) for item in decisions)
-        follow(lambda found: bar.update(step(found())), answers, DEPTH + workers.count)
+        follow(lambda found: bar.update(step(found())), answers, QUEUE_DEPTH + workers.count)
         counts = accumulator.finish()
         # Before the writer is closed, so that it leaves no bag if this raises.
         accumulator.check_any(path, options.image_topic, ('mask',))

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from surgseg_ros.bag_evaluation.accumulator import MaskBuffer, Scorer
-from surgseg_ros.bag_evaluation.prefetch import WorkerPool
+from surgseg_ros.core.processes import WorkerPool
 from surgseg_ros.evaluation.metrics import count_frame
 
 

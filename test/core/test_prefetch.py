@@ -7,7 +7,7 @@ from contextlib import closing
 
 import pytest
 
-from surgseg_ros.bag_evaluation.prefetch import follow, prefetch
+from surgseg_ros.core.processes import follow, prefetch
 
 
 def test_items_keep_their_order_through_several_threads():
