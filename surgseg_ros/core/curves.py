@@ -9,8 +9,8 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from surgseg_ros.core.field import Field, Points
 from surgseg_ros.core.labels import BACKGROUND, NO_DECISION
+from surgseg_ros.core.segmentation import Field, Points
 
 LINE_POINTS: Final = 16
 """Number of points on the line of a thread."""

@@ -10,7 +10,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from surgseg_ros.core.field import Field
 from surgseg_ros.core.instances import separate_instruments
 from surgseg_ros.core.labels import (
     BACKGROUND,
@@ -21,7 +20,7 @@ from surgseg_ros.core.labels import (
 )
 from surgseg_ros.core.parts import ToolParts
 from surgseg_ros.core.runs import Runs, connect, find_runs, without_noise
-from surgseg_ros.core.segmentation import GridConfidence, Roi, Segmentation
+from surgseg_ros.core.segmentation import Field, GridConfidence, Roi, Segmentation
 from surgseg_ros.core.timing import Stopwatch
 
 DEFAULT_LEAST_AREA: Final = 2e-4

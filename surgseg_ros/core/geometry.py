@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from surgseg_ros.core.curves import COURSE_CELLS, course, fit_arc, resample
 from surgseg_ros.core.detections import Instrument
-from surgseg_ros.core.field import Field, Points
 from surgseg_ros.core.instances import sample_runs
 from surgseg_ros.core.keypoints import Geometry, Keypoint, KeypointKind, hide_tip, make_point
 from surgseg_ros.core.labels import (
@@ -24,7 +23,7 @@ from surgseg_ros.core.labels import (
     SUCTION,
     THREAD,
 )
-from surgseg_ros.core.segmentation import Roi
+from surgseg_ros.core.segmentation import Field, Points, Roi
 from surgseg_ros.core.strips import fit_strip
 from surgseg_ros.core.tool_geometry import shaft_points, tool_geometry
 

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from surgseg_ros.core.curves import Arc, fit_arc, is_same_thread, lies_on, thread_ends
-from surgseg_ros.core.field import Field, Points
 from surgseg_ros.core.labels import (
     CATHETER,
     HOLDER,
@@ -23,6 +22,7 @@ from surgseg_ros.core.labels import (
 from surgseg_ros.core.parts import CLEAR, LEAST_SAMPLES, MOST_PARTS, Part, ToolParts
 from surgseg_ros.core.robotic_tools import continues, group_tools
 from surgseg_ros.core.runs import Runs
+from surgseg_ros.core.segmentation import Field, Points
 from surgseg_ros.core.strips import fit_strip
 
 

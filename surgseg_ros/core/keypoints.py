@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from surgseg_ros.core.field import Field, Points
+from surgseg_ros.core.segmentation import Field, Points
 
 _HALF_PIXEL: Final = 0.5
 

@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from surgseg_ros.core.field import Field, Points
 from surgseg_ros.core.labels import BACKGROUND, NO_DECISION
+from surgseg_ros.core.segmentation import Field, Points
 from surgseg_ros.core.strips import Strip
 
 CLEAR: Final = (BACKGROUND, NO_DECISION)

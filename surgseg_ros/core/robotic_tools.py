@@ -9,7 +9,6 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from surgseg_ros.core.field import Field, Points
 from surgseg_ros.core.labels import CLASPER, SHAFT, WRIST
 from surgseg_ros.core.parts import (
     CLEAR,
@@ -21,6 +20,7 @@ from surgseg_ros.core.parts import (
     tool_width,
     touch,
 )
+from surgseg_ros.core.segmentation import Field, Points
 from surgseg_ros.core.strips import angle_between, split_strips, strip_along
 from surgseg_ros.core.tool_costs import SHARED, SampleCosts, costs_of
 

@@ -19,10 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from surgseg_ros.core.detections import Instrument
-from surgseg_ros.core.field import Points
 from surgseg_ros.core.geometry import find_geometries
 from surgseg_ros.core.keypoints import Geometry, Keypoint, KeypointKind
-from surgseg_ros.core.segmentation import Roi
+from surgseg_ros.core.segmentation import Points, Roi
 from surgseg_ros.core.stereo_calibration import StereoCalibration, StereoError
 from surgseg_ros.core.stereo_outlines import Outline, Shift, find_outline, fit_shift
 

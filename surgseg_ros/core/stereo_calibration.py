@@ -18,8 +18,8 @@ import yaml
 from numpy.typing import NDArray
 
 from surgseg_ros.core.errors import content_error
-from surgseg_ros.core.field import Points
 from surgseg_ros.core.files import read_limited
+from surgseg_ros.core.segmentation import Points
 
 Matrix = NDArray[np.float64]
 

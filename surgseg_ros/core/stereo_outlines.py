@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from surgseg_ros.core.detections import Instrument
-from surgseg_ros.core.field import Points
 from surgseg_ros.core.labels import ROBOTIC_TOOL, ROBOTIC_TOOL_PARTS
+from surgseg_ros.core.segmentation import Points
 
 _BLUR_PX: Final = 2.0
 _TURN_PX: Final = 20.0

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from surgseg_ros.core.field import Field, Points
+from surgseg_ros.core.segmentation import Field, Points
 
 _BINS: Final = 24
 _LEAST_BINS: Final = 4

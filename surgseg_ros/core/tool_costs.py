@@ -7,9 +7,9 @@ from typing import Final
 
 import numpy as np
 
-from surgseg_ros.core.field import Points
 from surgseg_ros.core.labels import CLASPER, WRIST
 from surgseg_ros.core.parts import Part, ToolParts, distances, rim_distances, tool_width
+from surgseg_ros.core.segmentation import Points
 
 SHARED: Final = 0.35
 """A part whose cost is at most this for several tools is divided between them."""

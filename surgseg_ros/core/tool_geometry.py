@@ -9,9 +9,9 @@ from typing import Final
 
 import numpy as np
 
-from surgseg_ros.core.field import Field, Points
 from surgseg_ros.core.keypoints import Geometry, Keypoint, KeypointKind, make_point
 from surgseg_ros.core.parts import Part, ToolParts, tool_width
+from surgseg_ros.core.segmentation import Field, Points
 from surgseg_ros.core.strips import Strip
 
 _SIGMA: Final = {

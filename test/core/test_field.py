@@ -8,11 +8,10 @@ import pytest
 from drawn_masks import SIZE, empty, find, tool
 
 from surgseg_ros.core.detections import find_instruments
-from surgseg_ros.core.field import Field
 from surgseg_ros.core.geometry import find_geometries
 from surgseg_ros.core.keypoints import KeypointKind
 from surgseg_ros.core.labels import NO_DECISION, ROBOTIC_TOOL
-from surgseg_ros.core.segmentation import Circle, Roi, Segmentation
+from surgseg_ros.core.segmentation import Circle, Field, Roi, Segmentation
 
 CIRCLE = Circle(240, 135, 130)
 ROUND = Roi(110, 5, 261, 261, CIRCLE)

@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from surgseg_ros.core.detections import instance_image
-from surgseg_ros.core.field import Field
 from surgseg_ros.core.labels import (
     CATHETER,
     CLASPER,
@@ -25,6 +24,7 @@ from surgseg_ros.core.labels import (
 )
 from surgseg_ros.core.parts import find_parts
 from surgseg_ros.core.robotic_tools import group_tools
+from surgseg_ros.core.segmentation import Field
 from surgseg_ros.synthetic import Scene
 
 
