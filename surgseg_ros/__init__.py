@@ -12,10 +12,11 @@ Each is imported when it is first used: `import surgseg_ros` loads neither PyTor
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
+from warnings import warn
 
 if TYPE_CHECKING:
     from surgseg_ros.core.detections import Instrument, OrientedBox
-    from surgseg_ros.core.geometry import find_geometries, least_distances
+    from surgseg_ros.core.geometry import find_geometries, min_distances
     from surgseg_ros.core.keypoints import Geometry, Keypoint, KeypointKind
     from surgseg_ros.core.labels import LABELS, NO_DECISION
     from surgseg_ros.core.model_folder import ModelError
@@ -40,7 +41,7 @@ __all__ = [
     '__version__',
     'draw_overlay',
     'find_geometries',
-    'least_distances',
+    'min_distances',
 ]
 
 _MODULES: Final = {
@@ -57,9 +58,12 @@ _MODULES: Final = {
     'Segmenter': 'surgseg_ros.core.segmenter',
     'draw_overlay': 'surgseg_ros.core.overlay',
     'find_geometries': 'surgseg_ros.core.geometry',
-    'least_distances': 'surgseg_ros.core.geometry',
+    'min_distances': 'surgseg_ros.core.geometry',
 }
 """Maps a public name to the module that defines it."""
+
+_RENAMED: Final = {'least_distances': 'min_distances'}
+"""Maps a former public name, which still works, to the present one."""
 
 
 def __getattr__(name: str) -> Any:
@@ -68,6 +72,9 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         value: Any = version('surgseg_ros')
+    elif name in _RENAMED:
+        warn(f'surgseg_ros.{name} is now {_RENAMED[name]}', DeprecationWarning, stacklevel=2)
+        return __getattr__(_RENAMED[name])
     elif name in _MODULES:
         value = getattr(import_module(_MODULES[name]), name)
     else:

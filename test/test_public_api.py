@@ -141,3 +141,10 @@ def test_rejects_an_object_that_is_not_an_array(segmenter: 'surgseg_ros.Segmente
 def test_error_names_a_folder_without_a_model(tmp_path: Path) -> None:
     with pytest.raises(surgseg_ros.ModelError, match=str(tmp_path)):
         surgseg_ros.Segmenter.load(tmp_path)
+
+
+def test_a_former_name_still_works_and_says_what_it_is_now() -> None:
+    with pytest.warns(DeprecationWarning, match='least_distances is now min_distances'):
+        former = surgseg_ros.least_distances
+    assert former is surgseg_ros.min_distances
+    assert 'least_distances' not in dir(surgseg_ros)

@@ -19,7 +19,12 @@ from surgseg_ros.bag_evaluation.bag_scan import folder_of
 from surgseg_ros.bag_evaluation.evaluation import evaluate, score_recorded
 from surgseg_ros.bag_evaluation.frames import Options
 from surgseg_ros.bag_evaluation.results import BagResult
-from surgseg_ros.core.processes import deaf_to_terminal, end_pool, exit_with_parent, keep_freed
+from surgseg_ros.core.processes import (
+    end_pool,
+    exit_with_parent,
+    ignore_terminal_signals,
+    keep_freed,
+)
 from surgseg_ros.core.runtimes.exported import import_library
 from surgseg_ros.core.segmenter import Segmenter
 
@@ -171,7 +176,7 @@ class _Slot:
     def do(self, job: Job) -> Done:
         for _ in range(ATTEMPTS):
             try:
-                with deaf_to_terminal():
+                with ignore_terminal_signals():
                     done = self._pool.submit(do, job)
                 return done.result()
             except BrokenProcessPool:

@@ -40,7 +40,7 @@ from surgseg_ros.core.files import (
     replacing,
     write_whole,
 )
-from surgseg_ros.core.stereo_calibration import EYES
+from surgseg_ros.core.stereo_calibration import CAMERAS
 from surgseg_ros.evaluation.frames import (
     Crop,
     Source,
@@ -329,7 +329,7 @@ def _write_bags(options: argparse.Namespace, output: Path) -> None:
     topics = {name: getattr(options, name) for name in named}
     for video in tqdm(find_videos(output), unit='bag', leave=False):
         path = output / 'bags' / video.name
-        folders = {name: video / name for name in EYES} if options.stereo else {'': video}
+        folders = {name: video / name for name in CAMERAS} if options.stereo else {'': video}
         sources = {name: find_sources(folder, 1)[0] for name, folder in folders.items()}
         frames = {name: stamped(labelled_frames(x), options.rate) for name, x in sources.items()}
         if options.stereo:

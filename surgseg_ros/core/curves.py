@@ -15,7 +15,7 @@ from surgseg_ros.core.segmentation import Field, Points
 LINE_POINTS: Final = 16
 """Number of points on the line of a thread."""
 
-_LEAST_POINTS: Final = 8
+_MIN_POINTS: Final = 8
 _NEAR_ARC: Final = 0.3
 _END: Final = 0.1
 
@@ -52,7 +52,7 @@ def fit_arc(points: Points, step_px: float) -> Arc | None:
     :param step_px: distance between neighbouring samples.
     :return: the arc; None if there are too few samples, or if they lie on a line.
     """
-    fitted = fit_circle(points) if len(points) >= _LEAST_POINTS else None
+    fitted = fit_circle(points) if len(points) >= _MIN_POINTS else None
     if fitted is None:
         return None
     centre, radius = fitted

@@ -28,7 +28,7 @@ _MIN_LIT: Final = 8
 _CLIPPED: Final = 250
 _TRIMMED: Final = 0.1
 _PRIOR: Final = 1 / 64
-_LEAST_GAIN, _LARGEST_GAIN = 0.5, 2.5
+_MIN_GAIN, _LARGEST_GAIN = 0.5, 2.5
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def normalize_colours(fitted: Tensor, target: Sequence[float], power: float) -> 
     # Filled on the device: a copy from the host could not be part of a CUDA graph.
     wanted = torch.stack([torch.full((), float(mean), device=fitted.device) for mean in target])
     gains = (wanted / _channel_means(fitted, wanted)) ** power  # (N, 3)
-    gains = gains.clamp_(_LEAST_GAIN, _LARGEST_GAIN)
+    gains = gains.clamp_(_MIN_GAIN, _LARGEST_GAIN)
     values = torch.arange(256, device=fitted.device) * gains[..., None]
     table = values.round_().clamp_(0, 255).to(torch.uint8)  # (N, 3, 256)
     if fitted.is_cuda:

@@ -27,12 +27,12 @@ from surgseg_ros.core.segmentation import Field, Points, Roi
 from surgseg_ros.core.strips import fit_strip
 from surgseg_ros.core.tool_geometry import shaft_points, tool_geometry
 
-MOST_INSTRUMENTS: Final = 64
+MAX_INSTRUMENTS: Final = 64
 
 _NEAR: Final = 0.006
 """A point is hidden if no pixel of its instrument is within this distance, in image heights."""
 
-_LEAST_SAMPLES: Final = 3
+_MIN_SAMPLES: Final = 3
 
 _ENDS: Final = (KeypointKind.TIP, KeypointKind.LEFT_JAW_TIP, KeypointKind.RIGHT_JAW_TIP)
 _OF_PARTS: Final = (
@@ -67,14 +67,14 @@ def find_geometries(
     """
     Find the keypoints of all instruments of an image.
 
-    :param instruments: as `find_instruments` returns them. Only the MOST_INSTRUMENTS largest get
+    :param instruments: as `find_instruments` returns them. Only the MAX_INSTRUMENTS largest get
         keypoints, since a mask of noise has thousands of instruments.
     :param mask: (H, W) uint8 class index.
     :param roi: the part of the image that was segmented; None for the whole image.
     :return: the keypoints of each instrument that can be found; none without a decision.
     """
     field = Field((mask.shape[0], mask.shape[1]), roi)
-    chosen = sorted(instruments, key=lambda i: -i.area_px)[:MOST_INSTRUMENTS]
+    chosen = sorted(instruments, key=lambda i: -i.area_px)[:MAX_INSTRUMENTS]
     threads = [i.runs for i in chosen if i.label == THREAD and i.runs is not None]
     samples = [sample_runs(thread, field.step) for thread in threads]
     of_threads = np.concatenate(samples) if samples else np.empty((0, 2))
@@ -113,9 +113,7 @@ class Distances(NamedTuple):
     tip_to_tip: Distance | None
 
 
-def least_distances(
-    instruments: Sequence[Instrument], geometries: Sequence[Geometry]
-) -> Distances:
+def min_distances(instruments: Sequence[Instrument], geometries: Sequence[Geometry]) -> Distances:
     """
     Find the smallest distances between keypoints of instruments.
 
@@ -126,7 +124,7 @@ def least_distances(
     """
     tips = _seen(instruments, geometries, ROBOTIC_TOOL, KeypointKind.TIP)
     needles = _seen(instruments, geometries, NEEDLE, KeypointKind.NEEDLE_POINT)
-    return Distances(_least(needles, tips), _least(tips, tips))
+    return Distances(_minimum(needles, tips), _minimum(tips, tips))
 
 
 def _seen(
@@ -145,7 +143,7 @@ def _seen(
     ]
 
 
-def _least(
+def _minimum(
     firsts: list[tuple[int, Keypoint]], seconds: list[tuple[int, Keypoint]]
 ) -> Distance | None:
     distances = [
@@ -236,7 +234,7 @@ def _centre(points: Points, field: Field) -> Geometry:
 
 def _rod_geometry(points: Points, field: Field) -> Geometry:
     """Find tip, axis and entry point of a rod."""
-    if len(points) < _LEAST_SAMPLES:
+    if len(points) < _MIN_SAMPLES:
         return Geometry()
     strip = fit_strip(points, field)
     gaps = np.maximum(0, field.gaps(np.stack([strip.start, strip.end])))

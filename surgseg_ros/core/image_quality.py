@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Numbers that tell how good an image is, each from a small sample of the image."""
+"""Measures of the quality of an image, each computed from a small sample of the image."""
 
 import math
 from typing import Final, NamedTuple

@@ -19,7 +19,7 @@ from surgseg_ros.core.labels import (
     SUCTION,
     THREAD,
 )
-from surgseg_ros.core.parts import CLEAR, LEAST_SAMPLES, MOST_PARTS, Part, ToolParts
+from surgseg_ros.core.parts import CLEAR, MAX_PARTS, MIN_SAMPLES, Part, ToolParts
 from surgseg_ros.core.robotic_tools import continues, group_tools
 from surgseg_ros.core.runs import Runs
 from surgseg_ros.core.segmentation import Field, Points
@@ -39,7 +39,7 @@ def separate_instruments(
     :return: the runs of each instrument, and its parts if it is a robotic tool; every run belongs
         to one instrument.
     """
-    if len(np.unique(regions)) > MOST_REGIONS:  # noise, in which nothing needs to be joined
+    if len(np.unique(regions)) > MAX_REGIONS:  # noise, in which nothing needs to be joined
         order = np.argsort(regions, kind='stable')
         borders = np.flatnonzero(np.diff(regions[order])) + 1
         return [(runs.take(region), None) for region in np.split(order, borders)]
@@ -53,7 +53,7 @@ def separate_instruments(
     return found + [(piece, None) for piece in join_pieces(pieces, mask, field)]
 
 
-MOST_REGIONS: Final = 150
+MAX_REGIONS: Final = 150
 """With more connected components, each is an instrument. Twenty tools in pieces have fewer."""
 
 
@@ -168,7 +168,7 @@ def sample_runs(runs: Runs, step: int) -> Points:
     chosen = runs.take(np.flatnonzero(runs.rows % step == first))
     starts = -(-(chosen.starts - first) // step)
     counts = np.maximum(0, (chosen.ends - 1 - first) // step - starts + 1)
-    if counts.sum() < LEAST_SAMPLES:
+    if counts.sum() < MIN_SAMPLES:
         middles = (runs.starts + runs.ends - 1) / 2
         return np.stack([middles, runs.rows.astype(float)], axis=1)
     of_run = np.repeat(np.arange(len(counts)), counts)
@@ -188,7 +188,7 @@ def join_pieces(pieces: list[Runs], mask: NDArray[np.uint8], field: Field) -> li
     joined = []
     for label in sorted({int(piece.kinds[0]) for piece in pieces}):
         group = [piece for piece in pieces if int(piece.kinds[0]) == label]
-        if label not in _CONTINUATIONS or not 1 < len(group) <= MOST_PARTS:
+        if label not in _CONTINUATIONS or not 1 < len(group) <= MAX_PARTS:
             joined += group
             continue
         describe, same = _CONTINUATIONS[label]

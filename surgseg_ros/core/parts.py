@@ -19,10 +19,10 @@ from surgseg_ros.core.strips import Strip
 CLEAR: Final = (BACKGROUND, NO_DECISION)
 """Labels that do not cover an instrument: tissue does not, and of NO_DECISION nothing is known."""
 
-LEAST_SAMPLES: Final = 6
+MIN_SAMPLES: Final = 6
 SAMPLE: Final = 96
 _CROSS: Final = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
-MOST_PARTS: Final = 24
+MAX_PARTS: Final = 24
 """Largest number of components of a class, by area; a mask of noise has thousands."""
 
 
@@ -103,8 +103,8 @@ def find_parts(mask: NDArray[np.uint8], labels: tuple[int, ...]) -> list[Part]:
             chosen, None, None, None, 8, cv2.CV_16U
         )
         areas = stats[1:, cv2.CC_STAT_AREA]
-        large = [n for n in np.argsort(-areas, kind='stable') if areas[n] >= LEAST_SAMPLES]
-        for number in large[:MOST_PARTS]:
+        large = [n for n in np.argsort(-areas, kind='stable') if areas[n] >= MIN_SAMPLES]
+        for number in large[:MAX_PARTS]:
             left, top, width, height = stats[number + 1, :4]
             window = marks[top : top + height, left : left + width] == number + 1
             rows, columns = np.nonzero(window)
@@ -176,5 +176,5 @@ def tool_width(tool: ToolParts) -> float:
         return 2 * float(strip.half_at(strip.end_px))
     points = np.concatenate([part.points for part in tool.parts])
     spread = points - points.mean(axis=0)
-    least = float(np.linalg.eigvalsh(spread.T @ spread / len(points))[0])
-    return max(2.0, 4 * math.sqrt(max(0.0, least)))
+    minimum = float(np.linalg.eigvalsh(spread.T @ spread / len(points))[0])
+    return max(2.0, 4 * math.sqrt(max(0.0, minimum)))

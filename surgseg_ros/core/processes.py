@@ -184,7 +184,7 @@ def exit_with_parent() -> None:
 
 
 @contextmanager
-def deaf_to_terminal() -> Iterator[None]:
+def ignore_terminal_signals() -> Iterator[None]:
     """
     Start processes that ignore Ctrl-C from the beginning.
 
@@ -226,7 +226,7 @@ def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     """
     Yield a pool of processes; if the block raises, they are killed.
 
-    Submit within `deaf_to_terminal`, because that starts the processes.
+    Submit within `ignore_terminal_signals`, because that starts the processes.
 
     :param workers: number of processes.
     :return: context manager that yields the pool.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from surgseg_ros.core.labels import CLASPER, SHAFT, WRIST
 from surgseg_ros.core.parts import (
     CLEAR,
-    LEAST_SAMPLES,
+    MIN_SAMPLES,
     Part,
     ToolParts,
     distances,
@@ -281,7 +281,7 @@ def _attach(
     owner = np.argmin(away, axis=0)
     for place, number in enumerate(close):
         own_points = part.points[owner == place]
-        if len(own_points) >= LEAST_SAMPLES:
+        if len(own_points) >= MIN_SAMPLES:
             tools[number].is_shared |= part.label == CLASPER
             _part_list(tools[number], part.label).append(Part(part.label, own_points, field.step))
 

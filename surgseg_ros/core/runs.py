@@ -43,7 +43,7 @@ class Runs(NamedTuple):
         return Runs(kinds[chosen], rows[chosen], starts[chosen], ends[chosen])
 
 
-MOST_RUNS: Final = 30_000
+MAX_RUNS: Final = 30_000
 """Masks of instruments at 1080p have some thousand runs; masks with more are reduced."""
 
 _EVERY: Final = 4
@@ -52,7 +52,7 @@ _EVERY: Final = 4
 
 def without_noise(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """
-    Remove thin structures from a noisy mask, until it has at most about MOST_RUNS runs.
+    Remove thin structures from a noisy mask, until it has at most about MAX_RUNS runs.
 
     What remains of each class are the squares that fit into its regions (a morphological opening),
     with a side longer than the mean run. That limits the time for processing the runs.
@@ -61,7 +61,7 @@ def without_noise(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
     :return: the same mask if it has few runs; else a copy, with 0 for the pixels removed.
     """
     side, kept = 1, mask
-    while (count := _count_runs(kept)) > MOST_RUNS:
+    while (count := _count_runs(kept)) > MAX_RUNS:
         side = 2 * max(side, mask.size // count // 2) + 1
         kernel = np.ones((side, side), np.uint8)
         middles = np.where(cv2.erode(kept, kernel) == cv2.dilate(kept, kernel), kept, np.uint8(0))

@@ -35,10 +35,10 @@ _ROW_PX: Final = 1.0
 """Smallest vertical error of a stereo calibration that is assumed, in pixels."""
 
 _RADIUS: Final = 1.5
-_LEAST_RADIUS: Final = 0.04
+_MIN_RADIUS: Final = 0.04
 """Radius around the tip in which outlines are used, in shaft widths; its minimum in heights."""
 
-_LEAST_SINE: Final = 0.02
+_MIN_SINE: Final = 0.02
 """Least sine of the angle between a shaft and the rows; along a row, angles do not differ."""
 
 _GROWTH_SIGMA: Final = 5e-5
@@ -114,26 +114,28 @@ def locate_instruments(
     :return: the instruments whose tip and shaft both images show, in the order of `first`.
     :raises StereoError: if the calibration is for another size, or the images are swapped.
     """
-    eyes = []
+    sightings = []
     for camera, result in enumerate((first, second)):
         calibration.check_size(camera, (result.mask.shape[0], result.mask.shape[1]))
-        eyes.append(_sightings(calibration, camera, result))
-    pairs, cost = _match(calibration, eyes[0], eyes[1], 1.0)
-    swapped, cost_swapped = _match(calibration, eyes[0], eyes[1], -1.0)
+        sightings.append(_sightings(calibration, camera, result))
+    pairs, cost = _match(calibration, sightings[0], sightings[1], 1.0)
+    swapped, cost_swapped = _match(calibration, sightings[0], sightings[1], -1.0)
     if (len(swapped), -cost_swapped) > (len(pairs), -cost):
         raise StereoError(
-            'the second camera sees the instruments where the first one should: the eyes seem to '
-            'be swapped; exchange image_topics or the cables'
+            'the second camera sees the instruments where the first one should: the cameras seem '
+            'to be swapped; exchange image_topics or the cables'
         )
     found = (_locate(calibration, (first, second), *pair) for pair in pairs)
     return [one for one in found if one is not None]
 
 
-def _sightings(calibration: StereoCalibration, camera: int, eye: CameraResult) -> list[_Sighting]:
+def _sightings(
+    calibration: StereoCalibration, camera: int, result: CameraResult
+) -> list[_Sighting]:
     """Find the instruments whose tip and shaft are visible in one image."""
     found = []
-    geometries = find_geometries(eye.instruments, eye.mask, eye.roi)
-    for instrument, geometry in zip(eye.instruments, geometries):
+    geometries = find_geometries(result.instruments, result.mask, result.roi)
+    for instrument, geometry in zip(result.instruments, geometries):
         sighting = _sighting(calibration, camera, instrument, geometry)
         if sighting is not None:
             found.append(sighting)
@@ -194,10 +196,10 @@ def _match(
 
     if not first or not second:
         return [], 0.0
-    most = 4 * _GATE**2  # the limit of all four terms of the cost
+    maximum = 4 * _GATE**2  # the limit of all four terms of the cost
     costs = np.array([[_cost(calibration, one, two, sign) for two in second] for one in first])
     rows, columns = linear_sum_assignment(np.minimum(costs, 1e6))
-    kept = [(i, j) for i, j in zip(rows, columns) if costs[i, j] <= most]
+    kept = [(i, j) for i, j in zip(rows, columns) if costs[i, j] <= maximum]
     total = float(sum(costs[i, j] for i, j in kept))
     return [(first[i], second[j]) for i, j in kept], total
 
@@ -223,12 +225,12 @@ def _cost(calibration: StereoCalibration, one: _Sighting, two: _Sighting, sign: 
 
 def _locate(
     calibration: StereoCalibration,
-    eyes: tuple[CameraResult, CameraResult],
+    results: tuple[CameraResult, CameraResult],
     one: _Sighting,
     two: _Sighting,
 ) -> LocatedInstrument | None:
     """Triangulate a pair; None if its depth is too uncertain."""
-    shift = _shift(calibration, eyes, one, two)
+    shift = _shift(calibration, results, one, two)
     if shift is None:
         return None
     near, far = (calibration.disparity_px(depth) for depth in DEPTHS_M)
@@ -288,16 +290,16 @@ def _pose(calibration: StereoCalibration, end: Points, values: Points) -> Points
 
 def _shift(
     calibration: StereoCalibration,
-    eyes: tuple[CameraResult, CameraResult],
+    results: tuple[CameraResult, CameraResult],
     one: _Sighting,
     two: _Sighting,
 ) -> Shift | None:
     """Find the disparity of the tip from the outlines around it."""
     outlines = []
-    for camera, (eye, sighting) in enumerate(zip(eyes, (one, two))):
+    for camera, (result, sighting) in enumerate(zip(results, (one, two))):
         tip = sighting.raw_tip.place
-        radius_px = max(_RADIUS * sighting.width_px, _LEAST_RADIUS * eye.mask.shape[0])
-        seen = find_outline(eye.mask, sighting.instrument, tip, radius_px)
+        radius_px = max(_RADIUS * sighting.width_px, _MIN_RADIUS * result.mask.shape[0])
+        seen = find_outline(result.mask, sighting.instrument, tip, radius_px)
         points, outside = (
             calibration.rectify(camera, places)
             for places in (seen.points, seen.points + seen.normals)
@@ -323,7 +325,7 @@ def _slope(
     sine, turn = math.sin(two.angle_rad), math.sin(two.angle_rad - one.angle_rad)
     along = float((one.end - one.tip) @ [math.cos(one.angle_rad), math.sin(one.angle_rad)])
     at_end = disparity_px * sine + turn * along
-    if abs(sine) > _LEAST_SINE and at_end * disparity_px * sine > 0:
+    if abs(sine) > _MIN_SINE and at_end * disparity_px * sine > 0:
         sigma = math.hypot(one.angle_sigma_rad, two.angle_sigma_rad)
         found.append((turn / at_end, sigma / abs(at_end)))
     if one.growth is not None and abs(one.growth) * calibration.focal_px[0] < _STEEPEST:

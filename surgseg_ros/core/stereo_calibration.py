@@ -23,7 +23,7 @@ from surgseg_ros.core.segmentation import Points
 
 Matrix = NDArray[np.float64]
 
-EYES: Final = ('left', 'right')
+CAMERAS: Final = ('left', 'right')
 """Names of the first and the second camera, and of their folders in the folder of a video."""
 
 _COUNTS: Final = {'plumb_bob': (4, 5), 'rational_polynomial': (8, 12, 14), 'equidistant': (4,)}

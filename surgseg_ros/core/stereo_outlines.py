@@ -23,20 +23,20 @@ _BLUR_PX: Final = 2.0
 _TURN_PX: Final = 20.0
 """Distance that counts as much as an angle of one radian between two normals."""
 
-_MOST_POINTS: Final = 600
-_LEAST_POINTS: Final = 12
+_MAX_POINTS: Final = 600
+_MIN_POINTS: Final = 12
 _ROUNDS: Final = 8
-_LEAST_PX: Final = 0.5
+_MIN_PX: Final = 0.5
 _NORMAL: Final = 1.4826
 """Standard deviation over median absolute deviation of a normal distribution."""
 
 _AGREE: Final = 2.0
 """Largest difference between the disparities of outlines and tips, in standard deviations."""
 
-_LEAST_SHARE: Final = 0.5
+_MIN_SHARE: Final = 0.5
 """Share of the outline that must be visible in both images."""
 
-_MOST_CONDITION: Final = 1e12
+_MAX_CONDITION: Final = 1e12
 
 _CORRELATED: Final = 10.0
 """Number of neighbouring points of an outline whose errors are correlated."""
@@ -136,9 +136,9 @@ def fit_shift(
     """
     from scipy.spatial import cKDTree
 
-    if min(len(first.points), len(second.points)) < _LEAST_POINTS:
+    if min(len(first.points), len(second.points)) < _MIN_POINTS:
         return None
-    step = -(-len(first.points) // _MOST_POINTS)
+    step = -(-len(first.points) // _MAX_POINTS)
     sample = Outline(first.points[::step], first.normals[::step])
     tree = cKDTree(np.hstack([second.points, _TURN_PX * second.normals]))
     along = np.stack([np.ones(len(sample.points)), (sample.points - place) @ direction], 1)
@@ -148,11 +148,11 @@ def fit_shift(
         moved = sample.points - np.outer(along @ state.values, [1.0, 0.0])
         _, nearest = tree.query(np.hstack([moved, _TURN_PX * sample.normals]))
         rest = np.einsum('ij,ij->i', sample.normals, moved - second.points[nearest])
-        kept = np.abs(rest) < 3 * max(state.sigma_px, _LEAST_PX)
+        kept = np.abs(rest) < 3 * max(state.sigma_px, _MIN_PX)
         if not state.improve(sample.normals[kept, :1] * along[kept], rest[kept], step):
             return None
     off = abs(state.values[0] - guess_px[0]) > _AGREE * guess_px[1]
-    return None if off or kept.mean() < _LEAST_SHARE else state.shift()
+    return None if off or kept.mean() < _MIN_SHARE else state.shift()
 
 
 class _Fit:
@@ -166,12 +166,12 @@ class _Fit:
 
     def improve(self, design: Points, rest: Points, step: int) -> bool:
         """Do one iteration with every `step`-th point; False if the disparity is undetermined."""
-        if len(design) < _LEAST_POINTS:
+        if len(design) < _MIN_POINTS:
             return False
-        self.sigma_px = max(_LEAST_PX, _NORMAL * float(np.median(np.abs(rest))))
+        self.sigma_px = max(_MIN_PX, _NORMAL * float(np.median(np.abs(rest))))
         weight = 1 / (self.sigma_px**2 * max(1.0, _CORRELATED / step))
         self._information = weight * design.T @ design + self._prior
-        if np.linalg.cond(self._information) > _MOST_CONDITION:
+        if np.linalg.cond(self._information) > _MAX_CONDITION:
             return False
         slopes = weight * design.T @ rest - self._prior @ self.values
         self.values = self.values + np.linalg.solve(self._information, slopes)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from surgseg_ros.core.segmentation import Field, Points
 
 _BINS: Final = 24
-_LEAST_BINS: Final = 4
+_MIN_BINS: Final = 4
 _ROUNDS: Final = 3
 _CONVERGED_RAD: Final = 2e-3
 """The fit of a strip has converged if its direction changes by less than this."""
@@ -32,11 +32,11 @@ _BENT_RAD: Final = 0.07
 _OPPOSITE_RAD: Final = 0.6
 """Two strips from opposite sides must meet at an angle, of _BENT_RAD to this."""
 
-_LEAST_CONTACT: Final = 3
-_MOST_STRIPS: Final = 4
+_MIN_CONTACT: Final = 3
+_MAX_STRIPS: Final = 4
 _SAME_RAD: Final = 0.15
 _SAMPLE: Final = 200
-_LEAST_POINTS: Final = 12
+_MIN_POINTS: Final = 12
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def fit_strip(points: Points, field: Field) -> Strip:
         along, across = (rim - origin) @ direction, (rim - origin) @ normal
         start, end = float(along.min()), float(along.max())
         middles, low, high = _edges(rim, along, across, field)
-        if len(middles) < _LEAST_BINS:
+        if len(middles) < _MIN_BINS:
             half = (float(np.ptp(across)) + step_px) / 2
             shift = (float(across.max()) + float(across.min())) / 2
             return Strip(origin + shift * normal, direction, start, end, half, 0.0, half)
@@ -229,7 +229,7 @@ def split_strips(points: Points, field: Field) -> list[tuple[Strip, NDArray[np.b
     """
     step_px, whole = field.step, fit_strip(points, field)
     everything = [(whole, np.ones(len(points), bool))]
-    contacts = _contacts(points, field) if len(points) >= _LEAST_POINTS else []
+    contacts = _contacts(points, field) if len(points) >= _MIN_POINTS else []
     if len(contacts) < 2:
         return everything
     alone = _misfit(points, [whole], step_px)
@@ -265,7 +265,7 @@ def _opposite_strips(points: Points, contacts: Sequence[Points], field: Field) -
     for contact in contacts[:2]:
         middle, length = contact.mean(axis=0), float(np.hypot(*np.ptp(contact, axis=0)))
         near = points[np.hypot(*(points - middle).T) < _LOCAL * length]
-        if len(near) < _LEAST_POINTS:
+        if len(near) < _MIN_POINTS:
             return []
         strip = fit_strip(near, field)
         away = float((near.mean(axis=0) - middle) @ strip.direction)
@@ -324,8 +324,8 @@ def _contacts(points: Points, field: Field) -> list[Points]:
         return [at_border]
     turned = np.roll(around, -int(cut[-1]) - 1, axis=0)
     groups = np.split(turned, (cut[:-1] - cut[-1]) % len(around))
-    found = [group for group in groups if len(group) >= _LEAST_CONTACT]
-    return sorted(found, key=len, reverse=True)[:_MOST_STRIPS]
+    found = [group for group in groups if len(group) >= _MIN_CONTACT]
+    return sorted(found, key=len, reverse=True)[:_MAX_STRIPS]
 
 
 def _ray(points: Points, contact: Points, field: Field) -> Strip:
@@ -335,7 +335,7 @@ def _ray(points: Points, contact: Points, field: Field) -> Strip:
     inward = math.atan2(*(field.middle - start)[::-1])
     side = np.linalg.svd(contact - start, full_matrices=False)[2][0] if len(contact) > 1 else None
     away = points - start
-    best, most = (inward, step_px), -1.0
+    best, maximum = (inward, step_px), -1.0
     for angle in inward + np.linspace(-1.4, 1.4, 29):
         direction = np.array([math.cos(angle), math.sin(angle)])
         sine = 1.0 if side is None else abs(direction[0] * side[1] - direction[1] * side[0])
@@ -344,8 +344,8 @@ def _ray(points: Points, contact: Points, field: Field) -> Strip:
         across = np.abs(away[:, 1] * direction[0] - away[:, 0] * direction[1])
         held = (across <= half) & (along > -half)
         density = float(held.sum()) / half**0.5
-        if density > most:
-            best, most = (float(angle), half), density
+        if density > maximum:
+            best, maximum = (float(angle), half), density
     angle, half = best
     direction = np.array([math.cos(angle), math.sin(angle)])
     along = away @ direction

@@ -54,8 +54,8 @@ class SampleCosts:
         :param tools: the tools that the part may belong to.
         :return: whether the part is near several tools, and its smallest cost.
         """
-        least = sorted(float(self.of(part, tool).min()) for tool in tools)
-        return len(least) > 1 and least[1] <= SHARED, least[0] if least else 0.0
+        minimum = sorted(float(self.of(part, tool).min()) for tool in tools)
+        return len(minimum) > 1 and minimum[1] <= SHARED, minimum[0] if minimum else 0.0
 
 
 def costs_of(points: Points, label: int, tool: ToolParts) -> Points:

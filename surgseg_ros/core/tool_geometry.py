@@ -41,7 +41,7 @@ _GAP_RAD: Final = 0.05
 _FAR: Final = 0.5
 """Two jaws are distinguished by their samples beyond this share of their length."""
 
-_LEAST_SHARE: Final = 0.15
+_MIN_SHARE: Final = 0.15
 
 _TIP_SHARE: Final = 0.95
 
@@ -169,9 +169,9 @@ def jaw_tips(clasper: Points, pivot: Points, step_px: float) -> list[Points]:
     groups = [order]
     if len(gaps):
         place = int(gaps.argmax())
-        least = max(_GAP_RAD, 1.6 * step_px / float(radius[order].mean()))
+        minimum = max(_GAP_RAD, 1.6 * step_px / float(radius[order].mean()))
         share = (place + 1) / len(order)
-        if gaps[place] > least and _LEAST_SHARE < share < 1 - _LEAST_SHARE:
+        if gaps[place] > minimum and _MIN_SHARE < share < 1 - _MIN_SHARE:
             groups = [order[: place + 1], order[place + 1 :]]
     if len(groups) == 1:
         return _closed_tips(clasper[order], pivot, step_px)

@@ -17,7 +17,7 @@ from surgseg_ros.core.runs import Runs
 DEFAULT_TRACK_LOST_MS: Final = 500
 LONGEST_LOSS_MS: Final = 10_000
 
-MOST_TRACKED: Final = 64
+MAX_TRACKED: Final = 64
 """Only the largest instruments get an id; lost tracks are limited to the same number."""
 
 INTERVAL_NS: Final = 10**9 // 30
@@ -42,8 +42,8 @@ _JUMP_GATE: Final = 2.0
 _GATE: Final = 3.0
 """With an innovation of more standard deviations, track and instrument must overlap."""
 
-_FARTHEST: Final = 0.5
-_LEAST_OVERLAP: Final = 0.5
+_MAX_DISTANCE: Final = 0.5
+_MIN_OVERLAP: Final = 0.5
 
 # Terms of the cost of a match, besides the negative log-likelihood of the position.
 
@@ -212,7 +212,7 @@ class Tracker:
         :param size: (H, W) of the image in pixels.
         :param stamp_ns: stamp of the image; None if there is none.
         :return: the instruments with `track_id`; it is 0 without a decision, and for all but the
-            MOST_TRACKED largest instruments.
+            MAX_TRACKED largest instruments.
         """
         dt_ns = self._elapsed_ns(stamp_ns)
         if size != self._size or not 0 < dt_ns <= LONGEST_GAP_NS:
@@ -275,7 +275,7 @@ class Tracker:
         kept = np.flatnonzero(
             (seen_ns == self._last_ns) | (self._now_ns - seen_ns <= self._lost_ns)
         )
-        kept = np.sort(kept[np.argsort(-seen_ns[kept], kind='stable')[: 2 * MOST_TRACKED]])
+        kept = np.sort(kept[np.argsort(-seen_ns[kept], kind='stable')[: 2 * MAX_TRACKED]])
         tracks = self._tracks.take(kept)
         self._tracks = tracks._replace(motion=tracks.motion.after(dt_s))
 
@@ -283,7 +283,7 @@ class Tracker:
 def _largest(instruments: Sequence[Instrument]) -> NDArray[np.intp]:
     """Return the sorted indices of the instruments to track."""
     areas = [0 if i.runs is None or i.label == NO_DECISION else i.area_px for i in instruments]
-    order = sorted(range(len(areas)), key=lambda place: -areas[place])[:MOST_TRACKED]
+    order = sorted(range(len(areas)), key=lambda place: -areas[place])[:MAX_TRACKED]
     return np.array(sorted(place for place in order if areas[place]), np.intp)
 
 
@@ -364,7 +364,7 @@ def _costs(tracks: _Tracks, seen: _Features, size: tuple[int, int]) -> Values:
         + _AXIS_COST * (clear - known.axes @ seen.axes.T) / 2
         + _AREA_COST * np.abs(known.areas[:, None] - seen.areas)
     )
-    near = (squares < _GATE**2) & (away < _FARTHEST) | (overlaps > _LEAST_OVERLAP)
+    near = (squares < _GATE**2) & (away < _MAX_DISTANCE) | (overlaps > _MIN_OVERLAP)
     allowed = near & (known.labels[:, None] == seen.labels)
     return np.where(allowed, costs, _NO_MATCH)
 

@@ -80,7 +80,7 @@ class Locator:
         Find the 3-D positions of instruments; empty without a calibration or a decision.
 
         :param video: name of the video.
-        :param cameras: the results of one frame, in the order of EYES.
+        :param cameras: the results of one frame, in the order of CAMERAS.
         :return: as `locate_instruments` returns them.
         """
         calibration = self._calibrations.get(video)

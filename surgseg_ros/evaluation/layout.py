@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from surgseg_ros.core.stereo_calibration import EYES
+from surgseg_ros.core.stereo_calibration import CAMERAS
 
 VIDEO_FILE: Final = 'video_left.avi'
 """A video file that is not unpacked, beside `segmentation/`."""
@@ -91,12 +91,12 @@ def find_cameras(video: Path) -> dict[str, Path]:
     Find the folders of the cameras of a stereo video.
 
     :param video: its folder.
-    :return: folders by name in EYES; empty if it is not a stereo video.
+    :return: folders by name in CAMERAS; empty if it is not a stereo video.
     :raises FrameError: if two names differ only in case.
     """
-    cameras = {name: _child(video, name) for name in EYES}
+    cameras = {name: _child(video, name) for name in CAMERAS}
     found = {name: path for name, path in cameras.items() if path is not None and path.is_dir()}
-    is_stereo = len(found) == len(EYES) and not has_images(video) and not find_masks(video)
+    is_stereo = len(found) == len(CAMERAS) and not has_images(video) and not find_masks(video)
     return found if is_stereo else {}
 
 

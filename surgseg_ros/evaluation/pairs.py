@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from surgseg_ros.core.image_files import decode_mask, no_classes
 from surgseg_ros.core.labels import CLASS_COUNT, CLASS_NAMES, NO_DECISION
-from surgseg_ros.core.processes import deaf_to_terminal, worker_pool
+from surgseg_ros.core.processes import ignore_terminal_signals, worker_pool
 from surgseg_ros.evaluation.layout import (
     MASK_FOLDER,
     FrameError,
@@ -383,6 +383,6 @@ def map_tasks(count: Callable[[T], R], tasks: Sequence[T], workers: int) -> Iter
         yield from map(count, tasks)
         return
     with worker_pool(min(workers, len(tasks))) as pool:
-        with deaf_to_terminal():
+        with ignore_terminal_signals():
             counted = pool.map(count, tasks, chunksize=8)
         yield from counted

@@ -31,7 +31,7 @@ from surgseg_ros.core.runtimes.pytorch import load_network
 from surgseg_ros.core.self_test import draw
 from surgseg_ros.synthetic import Scene
 
-LEAST_CLASS_AGREEMENT: Final = 0.999
+MIN_CLASS_AGREEMENT: Final = 0.999
 """Least share of pixels, at the network's size, that must have the class of PyTorch."""
 
 _SCENES: Final = 20
@@ -139,10 +139,10 @@ def _compare(
     """Compare classes and times of each precision; return the verdict."""
     drawing = [prepare(_batch(draw(spec.input_size, spec.self_test.get('drawing', 0))), spec)]
     agreement = {'f32': _agreement(original, runtimes['f32'], drawing)}
-    if agreement['f32'] < LEAST_CLASS_AGREEMENT:
+    if agreement['f32'] < MIN_CLASS_AGREEMENT:
         return {
             'refusal': f'OpenVINO finds the class of PyTorch in {100 * agreement["f32"]:.2f} % of '
-            f'the pixels of the self-test, and {100 * LEAST_CLASS_AGREEMENT:g} % is the least'
+            f'the pixels of the self-test, and {100 * MIN_CLASS_AGREEMENT:g} % is the least'
         }
     times_ms = _network_ms(runtimes, drawing[0])
     worthwhile = [n for n in times_ms if times_ms[n] <= _WORTHWHILE * times_ms['f32']]
@@ -153,7 +153,7 @@ def _compare(
         agreement[name] = min(
             _agreement(original, runtimes[name], images) for images in (drawing, scenes)
         )
-        if agreement[name] >= LEAST_CLASS_AGREEMENT:
+        if agreement[name] >= MIN_CLASS_AGREEMENT:
             return {'quickest': name, 'network_ms': times_ms, 'agreement': agreement}
     return {'quickest': 'f32', 'network_ms': times_ms, 'agreement': agreement}
 

@@ -33,7 +33,7 @@ from surgseg_ros.core.runtimes.pytorch import load_network
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.core.self_test import check_self_test, make_self_test
 from surgseg_ros.evaluation.metrics import FrameCounts, count_frame, summarize
-from surgseg_ros.exporting.conversion import LEAST_CLASS_AGREEMENT, openvino_model, save
+from surgseg_ros.exporting.conversion import MIN_CLASS_AGREEMENT, openvino_model, save
 from surgseg_ros.exporting.frames import Frame, Frames, choose_frames
 
 _INPUT: Final = 'fitted'
@@ -217,11 +217,11 @@ def find_error(precision: str, agreement: dict[str, Any]) -> str:
             'calibrate with more frames and videos (--frames), or use --precision bf16'
         )
     minimum = min(agreement['class_agreement'], agreement['class_agreement_at_input_size'])
-    if minimum >= LEAST_CLASS_AGREEMENT:
+    if minimum >= MIN_CLASS_AGREEMENT:
         return ''
     return (
         f'{minimum:.5f} of the pixels of {agreement["frames"]} held-out frames have the class of '
-        f'the original, less than {LEAST_CLASS_AGREEMENT}'
+        f'the original, less than {MIN_CLASS_AGREEMENT}'
         + ('' if precision == 'f32' else ': use --precision f32')
     )
 

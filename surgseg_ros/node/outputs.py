@@ -16,7 +16,7 @@ from vision_msgs.msg import Detection2DArray, LabelInfo
 
 from surgseg_ros.core.detections import Instrument, instance_image, without_decision
 from surgseg_ros.core.errors import describe
-from surgseg_ros.core.geometry import Distances, find_geometries, least_distances
+from surgseg_ros.core.geometry import Distances, find_geometries, min_distances
 from surgseg_ros.core.keypoints import Geometry
 from surgseg_ros.core.labels import NO_DECISION
 from surgseg_ros.core.overlay import draw_overlay
@@ -188,7 +188,7 @@ class Outputs:
         if self._observe is not None:
             self._observe(header, segmentation, instruments)
         if self._measure is not None:
-            found = None if geometries is None else least_distances(instruments, geometries)
+            found = None if geometries is None else min_distances(instruments, geometries)
             self._measure(found)
 
     def publish_no_decision(self, header: Any, image: NDArray[np.uint8]) -> None:

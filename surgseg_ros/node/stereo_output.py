@@ -85,7 +85,7 @@ class StereoOutput:
         self._subscriptions: list[Subscription] = []
         self._lock = threading.Lock()
         self._infos: list[bytes | None] = [None, None]
-        self._eyes: list[_Result | None] = [None, None]
+        self._cameras: list[_Result | None] = [None, None]
         self._reported: set[str] = set()
         self.state = 'no pair of images yet'
         """`published`, or the reason why nothing is published."""
@@ -125,7 +125,7 @@ class StereoOutput:
 
     def forget(self) -> None:
         """Drop the last results, which must not be joined with later ones."""
-        self._eyes = [None, None]
+        self._cameras = [None, None]
 
     def receive(
         self,
@@ -147,10 +147,10 @@ class StereoOutput:
             return self.forget()
         undecided = any(instrument.label == NO_DECISION for instrument in instruments)
         seen = CameraResult(segmentation.mask, instruments, segmentation.roi)
-        self._eyes[camera] = None if undecided else _Result(header, seen)
+        self._cameras[camera] = None if undecided else _Result(header, seen)
         if undecided:
             self.state = 'no decision on an image'
-        first, second = self._eyes
+        first, second = self._cameras
         if first is None or second is None:
             return
         if not self._have_same_time(first.header, second.header):

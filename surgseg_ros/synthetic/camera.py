@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from surgseg_ros.core.keypoints import KeypointKind
 from surgseg_ros.core.stereo_calibration import (
     CALIBRATION_FILE,
-    EYES,
+    CAMERAS,
     CameraInfo,
     calibration_yaml,
 )
@@ -384,5 +384,5 @@ def calibration_files(view: View) -> dict[str, str]:
     :param view: the image.
     :return: the content of each file by its path in the folder of a video.
     """
-    infos = zip(EYES, camera_infos(view))
+    infos = zip(CAMERAS, camera_infos(view))
     return {f'{name}/{CALIBRATION_FILE}': calibration_yaml(info, name) for name, info in infos}

@@ -93,7 +93,7 @@ class Catheter:
         colour = _CATHETERS[rng.integers(len(_CATHETERS))]
         self._body = rod(rng, Gloss(colour, 0.5, 75, 18, float(rng.uniform(-0.45, 0.45))))
         self._line = float(rng.uniform(-0.5, 0.5)) if rng.random() < 0.3 else 9.0
-        self._eye = rng.random() < 0.4
+        self._hole = rng.random() < 0.4
         sway_width = 0.01 if short else 0.05
         self._sway = [Wander(rng, -sway_width, sway_width, 6) for _ in range(2)]
 
@@ -118,7 +118,7 @@ class Catheter:
         def shade(along: FloatImage, across: FloatImage, facing: FloatImage) -> FloatImage:
             colours = self._body(along, across, facing)
             colours[np.abs(across - self._line) < 0.1] *= np.float32(0.55)
-            if not self._eye:
+            if not self._hole:
                 return colours
             hole = np.hypot((along - 1.6 * half) / half, (across - 0.25) * 1.7) < 0.55
             colours[hole] = (70, 34, 22)

@@ -28,8 +28,8 @@ from surgseg_ros.core.instrument_files import (
     instruments_to_json,
 )
 from surgseg_ros.core.keypoints import KeypointKind
-from surgseg_ros.core.processes import deaf_to_terminal, worker_pool
-from surgseg_ros.core.stereo_calibration import EYES
+from surgseg_ros.core.processes import ignore_terminal_signals, worker_pool
+from surgseg_ros.core.stereo_calibration import CAMERAS
 from surgseg_ros.synthetic.camera import Camera, Depths, beyond_px, calibration_files, seen_by
 from surgseg_ros.synthetic.drawing import Canvas, Item, Patch, View, defocused, seen
 from surgseg_ros.synthetic.resting_objects import Catheter, Clamp, Distractor
@@ -319,7 +319,7 @@ def draw_videos(wanted: VideoSet, output: Path, workers: int) -> None:
                 bar.update(_draw(job))
             return
         with worker_pool(min(workers, len(jobs))) as pool:
-            with deaf_to_terminal():
+            with ignore_terminal_signals():
                 drawn = [pool.submit(_draw_alone, job) for job in jobs]
             for done in as_completed(drawn):
                 bar.update(done.result())
@@ -348,7 +348,7 @@ def _draw_alone(job: Job) -> int:
 def _draw(job: Job) -> int:
     """Draw one job's frames into its folder, and return how many."""
     scene = _scene(job.scene_seed, job.size, job.rate_hz, job.touching, job.stereo)
-    folders = [job.folder / name for name in EYES] if job.stereo else [job.folder]
+    folders = [job.folder / name for name in CAMERAS] if job.stereo else [job.folder]
     for index in job.indices:
         for camera, folder in enumerate(folders):
             frame = scene.frame(index, camera)

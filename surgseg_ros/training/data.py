@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from surgseg_ros.core.files import write_whole, writing
 from surgseg_ros.core.model_folder import read_spec
 from surgseg_ros.core.parameters import AUTO
-from surgseg_ros.core.processes import deaf_to_terminal
+from surgseg_ros.core.processes import ignore_terminal_signals
 from surgseg_ros.evaluation.layout import DRAWN_FILE
 from surgseg_ros.training.config import ConfigError, TrainConfig
 from surgseg_ros.training.crop_dataset import CropDataset, EpochSampler, keep_to_one_thread
@@ -191,7 +191,7 @@ class _Loader(DataLoader[Any]):
     """Starts its processes such that Ctrl-C, which is for the run, does not reach them."""
 
     def __iter__(self) -> Any:
-        with deaf_to_terminal(), writing('/dev/shm'):
+        with ignore_terminal_signals(), writing('/dev/shm'):
             return super().__iter__()
 
 

@@ -63,7 +63,7 @@ def tune_and_score(
     runtime = TorchRuntime(spec, weights, device)
     spec = dataclasses.replace(spec, temperature=tune_temperature(runtime, spec, frames))
     segmenter = Segmenter(spec, runtime)
-    minimum = tune_least_region(segmenter, frames)
+    minimum = tune_min_region(segmenter, frames)
     scores = {**spec.scores, name: score(segmenter, frames, minimum)}
     return dataclasses.replace(spec, least_region=minimum, scores=scores), weights
 
@@ -140,7 +140,7 @@ def with_margins(
     return {**weights, biases[-1]: bias - torch.tensor(margins).to(bias)}
 
 
-def tune_least_region(segmenter: Segmenter, frames: Frames) -> tuple[float, ...]:
+def tune_min_region(segmenter: Segmenter, frames: Frames) -> tuple[float, ...]:
     """
     Tune the minimum area of regions of each class.
 

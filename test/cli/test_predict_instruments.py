@@ -198,7 +198,7 @@ def test_rejects_stereo_with_missing_or_wrong_calibrations(stereo, tmp_path, cap
         texts[0].replace('left', 'right')
     )  # as if the second camera were the left one
     assert from_masks(stereo, tmp_path / 'swapped', '--instruments') == 0
-    assert 'the eyes seem to be swapped' in capsys.readouterr().err
+    assert 'the cameras seem to be swapped' in capsys.readouterr().err
     right.write_text('nothing')
     assert from_masks(stereo, tmp_path / 'wrong', '--instruments') == 2
     assert 'right/camera_info.yaml: is not a calibration' in capsys.readouterr().err

@@ -11,7 +11,7 @@ from drawn_masks import bar, empty, find, tool
 
 from surgseg_ros.core.curves import LINE_POINTS, course, fit_arc, fit_circle, resample
 from surgseg_ros.core.detections import instance_image, without_decision
-from surgseg_ros.core.geometry import MOST_INSTRUMENTS, find_geometries, least_distances
+from surgseg_ros.core.geometry import MAX_INSTRUMENTS, find_geometries, min_distances
 from surgseg_ros.core.keypoints import KeypointKind
 from surgseg_ros.core.labels import (
     CLAMPS,
@@ -233,7 +233,7 @@ def test_distances_are_to_the_nearest_visible_points():
     cv2.ellipse(mask, (240, 180), (40, 40), 0, 0, 180, NEEDLE, 6)
     found = find(mask, confidence=255)
     geometries = find_geometries(found, mask)
-    distances = least_distances(found, geometries)
+    distances = min_distances(found, geometries)
     assert distances.tip_to_tip.px == pytest.approx(80.6, abs=3)
     assert {found[n].label for n in distances.tip_to_tip[2:]} == {ROBOTIC_TOOL}
     assert found[distances.needle_to_tip.first].label == NEEDLE
@@ -246,16 +246,16 @@ def test_distances_are_to_the_nearest_visible_points():
         dataclasses.replace(g, keypoints=tuple(p._replace(is_hidden=True) for p in g.keypoints))
         for g in geometries
     ]
-    assert least_distances(found, hidden) == (None, None)
-    assert least_distances(found[:1], geometries[:1]) == (None, None)
+    assert min_distances(found, hidden) == (None, None)
+    assert min_distances(found[:1], geometries[:1]) == (None, None)
 
 
 def test_in_noise_only_the_largest_instruments_have_keypoints():
     mask = np.random.default_rng(0).integers(0, 10, (90, 160), dtype=np.uint8)
     found = find(mask)
     geometries = find_geometries(found, mask)
-    assert len(found) == len(geometries) > 10 * MOST_INSTRUMENTS
-    assert 0 < sum(bool(geometry.keypoints) for geometry in geometries) <= MOST_INSTRUMENTS
+    assert len(found) == len(geometries) > 10 * MAX_INSTRUMENTS
+    assert 0 < sum(bool(geometry.keypoints) for geometry in geometries) <= MAX_INSTRUMENTS
 
 
 def test_tips_of_jaws_shared_by_two_tools_are_estimated():

@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 import pytest
 
-from surgseg_ros.core.runs import MOST_RUNS, connect, find_runs, without_noise
+from surgseg_ros.core.runs import MAX_RUNS, connect, find_runs, without_noise
 from surgseg_ros.synthetic import Scene
 
 TABLE = np.arange(256, dtype=np.uint8)
@@ -83,7 +83,7 @@ def test_in_noise_runs_are_limited_and_thick_regions_are_kept(block: int) -> Non
     mask = np.kron(small, np.ones((block, block), np.uint8))
     mask[300:500, 400:900] = 3
     kept = without_noise(mask)
-    assert len(find_runs(kept, np.arange(256, dtype=np.uint8)).rows) < 1.1 * MOST_RUNS
+    assert len(find_runs(kept, np.arange(256, dtype=np.uint8)).rows) < 1.1 * MAX_RUNS
     assert not kept[kept != mask].any()
     assert np.mean(kept[300:500, 400:900] == 3) > 0.9
 

@@ -83,9 +83,9 @@ def test_rods_are_located_and_classes_are_not_mixed():
 @pytest.mark.parametrize('confidence', [255, 204, 140])
 def test_rejects_swapped_cameras_even_if_tips_are_uncertain(confidence):
     masks = shifted(two_tools(), 15), two_tools()
-    eyes = [CameraResult(mask, find(mask, confidence=confidence)) for mask in masks]
+    results = [CameraResult(mask, find(mask, confidence=confidence)) for mask in masks]
     with pytest.raises(StereoError, match='swapped'):
-        locate_instruments(CALIBRATION, *eyes)
+        locate_instruments(CALIBRATION, *results)
 
 
 def test_the_first_camera_may_be_the_right_one():
@@ -165,8 +165,8 @@ def test_tools_of_synthetic_scenes_are_close_to_their_true_positions():
         scene = Scene(seed, size, stereo=True)
         first, second = scene.frame(3), scene.frame(3, 1)
         truth = {one.number: one for one in scene.truth(3, first.instances)}
-        eyes = view(first.mask), view(second.mask)
-        for one in locate_instruments(calibration, *eyes):
+        results = view(first.mask), view(second.mask)
+        for one in locate_instruments(calibration, *results):
             runs = one.instrument.runs
             pixels = [first.instances[row, a:b] for _, row, a, b in zip(*runs)]
             true = truth[int(np.bincount(np.concatenate(pixels)).argmax())]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from surgseg_ros.core.detections import without_decision
 from surgseg_ros.core.labels import CLAMPS, HOLDER, NEEDLE, ROBOTIC_TOOL, SUCTION
-from surgseg_ros.core.tracking import LONGEST_GAP_NS, MOST_TRACKED, Tracker
+from surgseg_ros.core.tracking import LONGEST_GAP_NS, MAX_TRACKED, Tracker
 from surgseg_ros.synthetic import Scene
 
 MS = 10**6
@@ -146,11 +146,11 @@ def test_in_a_mask_of_noise_the_largest_instruments_are_tracked():
         noise = rng.integers(0, 10, (45, 80), dtype=np.uint8)
         found = tracker.update(find(noise), noise.shape, 10**9 + number * 10 * MS)
         tracked = [i for i in found if i.track_id]
-        assert len(found) > 2 * len(tracked) == 2 * MOST_TRACKED
+        assert len(found) > 2 * len(tracked) == 2 * MAX_TRACKED
         smallest = min(i.area_px for i in tracked)
         assert all(i.area_px <= smallest for i in found if not i.track_id)
-        assert len({i.track_id for i in tracked}) == MOST_TRACKED
-    assert len(tracker._tracks.numbers) <= 3 * MOST_TRACKED, 'including those of the last image'
+        assert len({i.track_id for i in tracked}) == MAX_TRACKED
+    assert len(tracker._tracks.numbers) <= 3 * MAX_TRACKED, 'including those of the last image'
 
 
 steps = st.lists(

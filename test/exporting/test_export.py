@@ -221,7 +221,7 @@ def test_rejects_a_graph_of_another_size(exported, tmp_path):
 @pytest.mark.parametrize(
     ('bound', 'value', 'precision', 'expected'),
     [
-        ('LEAST_CLASS_AGREEMENT', 1.1, 'f32', 'of 2 held-out frames have the class of'),
+        ('MIN_CLASS_AGREEMENT', 1.1, 'f32', 'of 2 held-out frames have the class of'),
         ('LARGEST_MIOU_LOSS', -2, 'int8', 'use --precision bf16'),
     ],
 )

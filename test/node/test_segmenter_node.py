@@ -118,7 +118,7 @@ def test_another_activation_starts_new_tracks(start):
 
 def test_distances_are_published_if_enabled(start, monkeypatch):
     found = {'distances': Distances(Distance(12.34, 2.0, 0, 1), None)}
-    monkeypatch.setattr(outputs, 'least_distances', lambda *_: found['distances'])
+    monkeypatch.setattr(outputs, 'min_distances', lambda *_: found['distances'])
     bench = start(report_distances=True).bench
     mask, diagnostics, camera = bench.listen(Image, 'mask'), bench.diagnostics(), bench.camera()
     bench.connect(camera, mask)

@@ -159,13 +159,13 @@ class StartedNodes:
     def __init__(self, cases, start):
         self._cases, self._start = cases, start
         self._started = {}
-        self._most = room_for(NODE_GIB)
+        self._maximum = room_for(NODE_GIB)
 
     def __getitem__(self, case):
         for wanted in self._cases[self._cases.index(case) :]:
             if wanted not in self._started:
                 living = sum(under_test.node.is_alive() for under_test in self._started.values())
-                if wanted != case and living >= self._most:
+                if wanted != case and living >= self._maximum:
                     break
                 self._started[wanted] = self._start(*wanted)
         return self._started[case]

@@ -15,8 +15,8 @@ from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.training.scoring import (
     score,
     tune_and_score,
-    tune_least_region,
     tune_margins,
+    tune_min_region,
     tune_temperature,
     with_margins,
 )
@@ -96,7 +96,7 @@ def test_scores_are_the_official_ones_of_raw_and_filtered_masks(frames):
 
 
 def test_the_minimum_region_removes_stray_regions(frames):
-    minimum = tune_least_region(Segmenter(SPEC, RedChannelNetwork()), frames)
+    minimum = tune_min_region(Segmenter(SPEC, RedChannelNetwork()), frames)
     assert 16 / 64**2 < minimum[4] < 0.01
     assert sum(minimum) == minimum[4]
 

@@ -17,7 +17,7 @@ from typing import Any, Final
 from surgseg_ros.core.files import write_whole
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.training.dataset import DatasetError, Sample, find_samples
-from surgseg_ros.training.scoring import ValidationFrame, score, tune_least_region
+from surgseg_ros.training.scoring import ValidationFrame, score, tune_min_region
 from tools.compare_recipes.recipes import CONFIGS, SCALES, STEPS, settings
 from tools.compare_recipes.report import report, summarize
 from tools.runs import StepError, Videos, draw, is_done, train_once
@@ -145,7 +145,7 @@ def _scored(
     of = [segmenter.spec.weights_sha256, [str(s.mask) for f in (tune, test) for s in f.samples]]
     if kept.exists() and (result := json.loads(kept.read_text()))['of'] == of:
         return dict(result['result'])
-    minimum = tune_least_region(segmenter, tune)
+    minimum = tune_min_region(segmenter, tune)
     result = {
         'weights_sha256': segmenter.spec.weights_sha256,
         'steps_done': segmenter.spec.training.get('steps_done'),

@@ -32,7 +32,7 @@ from surgseg_ros.training.module import kept_weights
 from surgseg_ros.training.scoring import (
     ValidationFrame,
     score,
-    tune_least_region,
+    tune_min_region,
     tune_temperature,
     with_margins,
 )
@@ -329,8 +329,8 @@ def _for_real_images(
     frames = [*_draw_frames(TUNING_SEEDS)]
     temperature = tune_temperature(runtime, spec, lambda: frames)
     spec = dataclasses.replace(spec, temperature=temperature)
-    least = tune_least_region(Segmenter(spec, runtime), lambda: frames)
-    return dataclasses.replace(spec, least_region=least), weights
+    minimum = tune_min_region(Segmenter(spec, runtime), lambda: frames)
+    return dataclasses.replace(spec, least_region=minimum), weights
 
 
 def _draw_frames(seeds: Iterable[int]) -> Iterator[ValidationFrame]:

@@ -25,7 +25,7 @@ from surgseg_ros.core.files import check_folder
 
 NAME: Final = 'path_tracing'
 
-LEAST_WIDTH_PX: Final = 64
+MIN_WIDTH_PX: Final = 64
 """Nothing could be recognized in smaller images."""
 
 REMEDY: Final = (
@@ -78,18 +78,18 @@ def _parser() -> argparse.ArgumentParser:
     add('--threads', type=_at_least(1), default=1, metavar='T', help='(default: 1)')
     add('--samples', type=_at_least(1), default=9, metavar='S', help='per pixel; the noise of '
         'the image is removed in any case (default: 9)')
-    add('--width', type=_at_least(LEAST_WIDTH_PX), default=640, metavar='PX', help='of the '
+    add('--width', type=_at_least(MIN_WIDTH_PX), default=640, metavar='PX', help='of the '
         'images, whose aspect ratio is 16:9 (default: 640)')
     # fmt: on
     return parser
 
 
-def _at_least(least: int) -> Callable[[str], int]:
+def _at_least(minimum: int) -> Callable[[str], int]:
     """Return a function that reads a number; `surgseg_ros.cli.arguments` imports NumPy."""
 
     def read(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f'{text!r} must be a whole number from {least} on')
+        if not text.isdecimal() or int(text) < minimum:
+            raise argparse.ArgumentTypeError(f'{text!r} must be a whole number from {minimum} on')
         return int(text)
 
     return read

@@ -4,7 +4,7 @@
 import time
 from typing import Final
 
-from surgseg_ros.core.processes import deaf_to_terminal, worker_pool
+from surgseg_ros.core.processes import ignore_terminal_signals, worker_pool
 from tools.path_tracing.worker import SHOTS, Batch, is_complete, render_batch
 
 SCENES_PER_PROCESS: Final = 10
@@ -25,7 +25,7 @@ def render_missing(wanted: Batch) -> dict[int, RuntimeError]:
         start = time.monotonic()
         try:
             with worker_pool(1) as pool:
-                with deaf_to_terminal():
+                with ignore_terminal_signals():
                     result = pool.submit(render_batch, batch)
                 result.result()
         except RuntimeError as error:  # of Blender, or of a process that was killed

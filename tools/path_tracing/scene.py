@@ -39,7 +39,7 @@ DIAMETER_CM: Final = 0.8
 THIN_DIAMETER_CM: Final = 0.55
 """Diameters of da Vinci shafts: most are of 8 mm, a few of 5 mm, which appear a bit thicker."""
 
-LEAST_DISTANCE_CM: Final = 2.4
+MIN_DISTANCE_CM: Final = 2.4
 """Distance of a tip from the camera, at least: nearer ones would fill the image."""
 
 _STEEPEST: Final = 1.25
@@ -177,7 +177,7 @@ def _draw_place(rng: Generator, bearing: float) -> tuple[float, float]:
 
 def _point(view: View, x: float, y: float, depth: float) -> Vector:
     """Return a point above a place in the image; depth 1 is on the tissue, 0 at the camera."""
-    distance = max(LEAST_DISTANCE_CM, view.ground(x, y).distance_cm * depth)
+    distance = max(MIN_DISTANCE_CM, view.ground(x, y).distance_cm * depth)
     return np.asarray(view.pose[:3, 3] + distance * view.ray(x, y))
 
 

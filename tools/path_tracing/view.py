@@ -14,7 +14,7 @@ from tools.path_tracing.transforms import Matrix, Vector, frame, unit
 ASPECT: Final = 9 / 16
 """Height of the image relative to its width, as that of HD endoscopes."""
 
-_LEAST_CLEARANCE_CM: Final = 3.0
+_MIN_CLEARANCE_CM: Final = 3.0
 """Height of the camera above the tissue below it, at least."""
 
 
@@ -93,7 +93,7 @@ def draw_view(rng: Generator, tissue: Tissue) -> View:
     position = np.array([rng.normal(0, 1.5), rng.normal(0, 1.5), 0.0])
     position[2] = rng.uniform(-0.25, 0.15) * tissue.depth_cm
     ground = tissue.height(position[0], position[1])[0]
-    position[2] = max(position[2], ground + _LEAST_CLEARANCE_CM)
+    position[2] = max(position[2], ground + _MIN_CLEARANCE_CM)
     target = np.array([rng.normal(0, 1.2), rng.normal(0, 1.2), 0])
     target[2] = tissue.height(target[0], target[1])[0]
     backwards = unit(position - target)

@@ -33,7 +33,7 @@ from surgseg_ros.core.model_folder import (
     ModelSpec,
     read_checked,
 )
-from surgseg_ros.core.processes import deaf_to_terminal, register
+from surgseg_ros.core.processes import ignore_terminal_signals, register
 from surgseg_ros.core.progress import LONGEST_SILENCE_S
 from surgseg_ros.core.runtimes import pytorch
 from surgseg_ros.core.runtimes.exported import LibraryError, import_library
@@ -227,7 +227,7 @@ def _convert(folder: Path) -> Entry:
 def _run(folder: Path, scratch: Path) -> None:
     errors = scratch / 'errors.txt'
     arguments = [str(folder), str(scratch), str(torch.get_num_threads()), *sys.path]
-    with errors.open('wb') as file, deaf_to_terminal():
+    with errors.open('wb') as file, ignore_terminal_signals():
         child = subprocess.Popen(
             [sys.executable, '-c', _PROGRAM, *arguments],
             stdin=subprocess.PIPE,  # closed when this process ends, which ends the other

@@ -16,7 +16,7 @@ from surgseg_ros.core.labels import (
 )
 from tools.path_tracing import resting_objects, scene, suture
 from tools.path_tracing.exposure import expose
-from tools.path_tracing.scene import LEAST_DISTANCE_CM, Approach, draw_shot, place
+from tools.path_tracing.scene import MIN_DISTANCE_CM, Approach, draw_shot, place
 from tools.path_tracing.tissue import draw_tissue
 from tools.path_tracing.tissue_relief import HALF_SIDE_CM
 from tools.path_tracing.view import ASPECT, draw_view
@@ -101,7 +101,7 @@ def test_tips_are_in_the_image(tissue):
         for each in scene._robotic_tools(rng, view):
             tip = np.linalg.inv(view.pose) @ each.pose @ np.append(each.tool.tip, 1)
             half = -tip[2] * np.tan(view.angle / 2)
-            assert np.linalg.norm(tip[:3]) >= LEAST_DISTANCE_CM - 1e-6
+            assert np.linalg.norm(tip[:3]) >= MIN_DISTANCE_CM - 1e-6
             assert abs(tip[0]) <= 0.86 * half
             assert abs(tip[1]) <= 0.81 * half * ASPECT
 
