@@ -14,22 +14,25 @@ from pathlib import Path
 from typing import BinaryIO, Final
 from zlib import crc32
 
-from surgseg_ros.bags.connections import Connection, DamagedError, Received, UnreadableError
 from surgseg_ros.bags.definitions import (
+    CHANNEL,
+    SCHEMA,
     ChunkIndex,
+    Connection,
+    DamagedError,
     Definitions,
+    Received,
     Statistics,
+    UnreadableError,
     read_chunk_index,
     read_statistics,
 )
 from surgseg_ros.bags.records import (
-    CHANNEL,
     CHUNK,
     CHUNK_INDEX,
     MCAP_MAGIC,
     MESSAGE,
     MESSAGE_INDEX,
-    SCHEMA,
     STATISTICS,
     UNPACKERS,
     Place,

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from surgseg_ros.bags.connections import Connection, DamagedError, Received
+from surgseg_ros.bags.definitions import Connection, DamagedError, Received
 from surgseg_ros.bags.records import MAGIC, unpack, zstd
 from surgseg_ros.bags.sources import BagError, Opened, describe_loss, open_sources
 from surgseg_ros.messages.serialization import TYPES

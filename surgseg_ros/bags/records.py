@@ -10,7 +10,7 @@ from zlib import crc32
 
 import lz4.frame  # type: ignore[import-untyped]
 
-from surgseg_ros.bags.connections import Connection, DamagedError, Received
+from surgseg_ros.bags.definitions import CHANNEL, SCHEMA, Connection, DamagedError, Received
 
 __all__ = ['MAGIC', 'MAX_BYTES', 'unpack', 'zstd']
 
@@ -48,8 +48,6 @@ def unpack(data: bytes | memoryview, maximum: int = MAX_BYTES) -> bytes:
 MCAP_MAGIC: Final = b'\x89MCAP0\r\n'
 """The first and the last bytes of an MCAP file."""
 
-SCHEMA: Final = 3
-CHANNEL: Final = 4
 MESSAGE: Final = 5
 CHUNK: Final = 6
 MESSAGE_INDEX: Final = 7

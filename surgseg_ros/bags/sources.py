@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 import yaml
 
-from surgseg_ros.bags.connections import Source, UnreadableError
+from surgseg_ros.bags.definitions import Source, UnreadableError
 from surgseg_ros.bags.mcap_file import McapFile, RecoveredMcap
 from surgseg_ros.bags.records import MCAP_MAGIC, zstd
 from surgseg_ros.bags.sqlite_file import SQLITE_MAGIC, RecoveredSqlite, SqliteFile, with_log

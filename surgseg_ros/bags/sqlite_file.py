@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-from surgseg_ros.bags.connections import (
+from surgseg_ros.bags.definitions import (
     Connection,
     Received,
     UnreadableError,

@@ -3,7 +3,7 @@
 
 import pytest
 
-from surgseg_ros.bags.connections import (
+from surgseg_ros.bags.definitions import (
     describe_foreign,
     offers_transient_local,
     ros_type_name,

@@ -11,9 +11,8 @@ from mcap.reader import NonSeekingReader
 from mcap.writer import CompressionType, IndexType, Writer
 from unusual_bags import HEADER, QOS, cdr, definition, expected, read
 
-from surgseg_ros.bags.definitions import Definitions
+from surgseg_ros.bags.definitions import CHANNEL, SCHEMA, Definitions
 from surgseg_ros.bags.reading import Bag, BagError
-from surgseg_ros.bags.records import CHANNEL, SCHEMA
 from surgseg_ros.messages.serialization import TYPES
 
 NO_INDEX = IndexType.NONE
