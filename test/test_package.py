@@ -143,7 +143,7 @@ def test_an_installed_package_rejects_options_that_need_a_checkout(
 
 def test_an_installed_package_finds_the_default_model(installed: Path, tmp_path: Path) -> None:
     (packages,) = installed.glob('lib/python*/site-packages')
-    script = 'from surgseg_ros.core.default_model import find_model; print(find_model("default"))'
+    script = 'from surgseg_ros.core.model_folder import find_model; print(find_model("default"))'
     run = subprocess.run(
         [sys.executable, '-c', script],
         env={**os.environ, 'PYTHONPATH': str(packages)},

@@ -14,9 +14,14 @@ from verbs import verb
 
 from surgseg_ros.bag_evaluation.frames import Options
 from surgseg_ros.bags.writing import START_TIME_NS, write_image_bag
-from surgseg_ros.core.default_model import DEFAULT_MODEL, find_model
 from surgseg_ros.core.gates import GateSetting
-from surgseg_ros.core.model_folder import ModelSpec, read_spec, write_model
+from surgseg_ros.core.model_folder import (
+    DEFAULT_MODEL,
+    ModelSpec,
+    find_model,
+    read_spec,
+    write_model,
+)
 from surgseg_ros.core.pipeline import PipelineSettings
 from surgseg_ros.core.runtimes.pytorch import SegmentationNetwork
 from surgseg_ros.core.segmenter import Segmenter

@@ -13,7 +13,7 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Final
 
-from surgseg_ros.core.default_model import DEFAULT_MODEL
+from surgseg_ros.core.model_folder import DEFAULT_MODEL
 
 MODEL_HELP: Final = (
     f'the model folder (default: {DEFAULT_MODEL}, the one that comes with the package)'

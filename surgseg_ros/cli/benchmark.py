@@ -22,8 +22,8 @@ from surgseg_ros.cli.arguments import (
     positive_int,
     svg_file,
 )
-from surgseg_ros.core.default_model import DEFAULT_MODEL, find_model
 from surgseg_ros.core.files import check_file, check_folder, scratch_folder, write_whole
+from surgseg_ros.core.model_folder import DEFAULT_MODEL, find_model
 from surgseg_ros.core.progress import Progress
 
 if TYPE_CHECKING:

@@ -10,9 +10,16 @@ from pathlib import Path
 from typing import Any, Final
 
 from surgseg_ros.cli.arguments import MODEL_HELP, positive_int
-from surgseg_ros.core.default_model import DEFAULT_MODEL, find_model
 from surgseg_ros.core.files import check_file, write_whole
-from surgseg_ros.core.model_folder import PRECISIONS, SPEC_FILE, ModelSpec, read_spec, write_spec
+from surgseg_ros.core.model_folder import (
+    DEFAULT_MODEL,
+    PRECISIONS,
+    SPEC_FILE,
+    ModelSpec,
+    find_model,
+    read_spec,
+    write_spec,
+)
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.exporting.export import BACKENDS, RefusedError, export
 from surgseg_ros.exporting.frames import Frame, choose_frames

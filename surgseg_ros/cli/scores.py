@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from surgseg_ros.cli.arguments import MODEL_HELP, positive_int
-from surgseg_ros.core.default_model import DEFAULT_MODEL, find_model
 from surgseg_ros.core.files import check_file, write_whole
 from surgseg_ros.core.instrument_files import INSTANCES_FOLDER, INSTRUMENTS_FOLDER
 from surgseg_ros.core.labels import CLASS_NAMES
+from surgseg_ros.core.model_folder import DEFAULT_MODEL, find_model
 from surgseg_ros.core.parameters import AUTO, RUNTIME_NAMES
 from surgseg_ros.evaluation.instruments import (
     FULL_HEIGHT,

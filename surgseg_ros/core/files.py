@@ -124,6 +124,32 @@ def read_limited(path: Path, max_bytes: int) -> bytes:
     return data
 
 
+def read_beside(path: Path, name: str, max_bytes: int) -> bytes:
+    """
+    Read a file of a folder, such as that of a model; reject links to files outside the folder.
+
+    All files may be links into one other folder, as with colcon's symlink install. A single link,
+    or one to a file with another name, could lead to any file and is rejected.
+
+    :param path: the file.
+    :param name: name of the file of the folder that shows where the others must be.
+    :param max_bytes: maximum size.
+    :return: its content.
+    :raises OSError: if it cannot be read.
+    :raises ValueError: if it is larger, not a regular file or elsewhere.
+    """
+    real = Path(os.path.realpath(path, strict=True))
+    if real != Path(os.path.realpath(path.with_name(name))).with_name(path.name):
+        raise ValueError(f'is a link to {real}, outside the model folder: copy the file itself')
+    if not real.is_file():
+        raise ValueError('is not a regular file: copy the model folder again')
+    size = real.stat().st_size
+    if size > max_bytes:
+        raise ValueError(f'has {size} bytes, larger than the {max_bytes} that are read')
+    with real.open('rb') as file:
+        return file.read(max_bytes)
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """
     Write a file completely or not at all.

@@ -103,3 +103,21 @@ def _palette() -> NDArray[np.uint8]:
 
 PALETTE: Final = _palette()
 """(256, 3) uint8 RGB: the colour of each mask value; values without a meaning are white."""
+
+
+def class_table_difference(classes: tuple[str, ...]) -> str:
+    """
+    Describe the first difference of a model's class table from CLASS_NAMES.
+
+    :param classes: another table.
+    :return: the difference, and the remedy.
+    """
+    for index in range(max(len(classes), len(CLASS_NAMES))):
+        theirs = classes[index] if index < len(classes) else None
+        ours = CLASS_NAMES[index] if index < len(CLASS_NAMES) else None
+        if theirs != ours:
+            break
+    return (
+        f'classes[{index}] is {theirs!r}, expected {ours!r}: the masks would be mislabelled; '
+        'train the model with the class table of SAR-RARP50'
+    )

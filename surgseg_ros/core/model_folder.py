@@ -1,23 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads, checks and writes model folders: specification, weights and exports."""
+"""Finds, reads, checks and writes model folders: specification, weights and exports."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from surgseg_ros.core.files import write_whole
-from surgseg_ros.core.labels import CLASS_NAMES
+from surgseg_ros.core.files import read_beside, write_whole
+from surgseg_ros.core.labels import CLASS_NAMES, class_table_difference
 
 if TYPE_CHECKING:
     from torch import Tensor
+
 
 FORMAT_VERSION: Final = 1
 INTENDED_USES: Final = ('demo', 'synthetic', 'research')
@@ -99,7 +99,7 @@ class ModelSpec:
                 'use the release of surgseg_ros that wrote the model, or export it again'
             )
         if tuple(self.classes) != CLASS_NAMES:
-            raise ModelError(_class_table_difference(tuple(self.classes)))
+            raise ModelError(class_table_difference(tuple(self.classes)))
         _check_choice('fit', self.fit, FIT_MODES)
         _check_choice('colour_order', self.colour_order, ('rgb',))
         _check_choice('intended_use', self.intended_use, INTENDED_USES)
@@ -172,18 +172,6 @@ def _finite(text: str) -> float:
     if not math.isfinite(number):
         raise ValueError(f'{text} is not a finite number')
     return number
-
-
-def _class_table_difference(classes: tuple[str, ...]) -> str:
-    for index in range(max(len(classes), len(CLASS_NAMES))):
-        theirs = classes[index] if index < len(classes) else None
-        ours = CLASS_NAMES[index] if index < len(CLASS_NAMES) else None
-        if theirs != ours:
-            break
-    return (
-        f'classes[{index}] is {theirs!r}, expected {ours!r}: the masks would be mislabelled; '
-        'train the model with the class table of SAR-RARP50'
-    )
 
 
 def _check_choice(key: str, value: object, choices: tuple[str, ...]) -> None:
@@ -279,12 +267,12 @@ def read_spec(folder: Path | str) -> ModelSpec:
                 f'the model folder does not exist: give a folder that `train` wrote, '
                 f'with {SPEC_FILE} and {WEIGHTS_FILE}'
             )
-        return ModelSpec.from_json(_read_file(path, _LARGEST_SPEC_BYTES))
+        return ModelSpec.from_json(read_beside(path, SPEC_FILE, _LARGEST_SPEC_BYTES))
     except OSError as error:
         raise ModelError(
             f'{path}: cannot be read ({error.strerror}); give a folder that `train` wrote'
         ) from error
-    except ModelError as error:
+    except ValueError as error:
         raise ModelError(f'{path}: {error}') from error
 
 
@@ -329,12 +317,12 @@ def read_checked(path: Path, sha256: str) -> bytes:
     :raises ModelError: if it is missing, truncated, changed, too large, or a link to elsewhere.
     """
     try:
-        content = _read_file(path, _LARGEST_FILE_BYTES)
+        content = read_beside(path, SPEC_FILE, _LARGEST_FILE_BYTES)
     except OSError as error:
         raise ModelError(
             f'{path}: cannot be read ({error.strerror}); copy the whole model folder'
         ) from error
-    except ModelError as error:
+    except ValueError as error:
         raise ModelError(f'{path}: {error}') from error
     digest = hashlib.sha256(content).hexdigest()
     if digest != sha256:
@@ -343,25 +331,6 @@ def read_checked(path: Path, sha256: str) -> bytes:
             'or another one; copy the model folder again'
         )
     return content
-
-
-def _read_file(path: Path, largest_bytes: int) -> bytes:
-    """
-    Read a file of a model folder; reject links to files outside it.
-
-    All files may be links into one other folder, as with colcon's symlink install. A single link,
-    or one to a file with another name, could lead to any file and is rejected.
-    """
-    real = Path(os.path.realpath(path, strict=True))
-    if real != Path(os.path.realpath(path.with_name(SPEC_FILE))).with_name(path.name):
-        raise ModelError(f'is a link to {real}, outside the model folder: copy the file itself')
-    if not real.is_file():
-        raise ModelError('is not a regular file: copy the model folder again')
-    size = real.stat().st_size
-    if size > largest_bytes:
-        raise ModelError(f'has {size} bytes, larger than the {largest_bytes} that are read')
-    with real.open('rb') as file:
-        return file.read(largest_bytes)
 
 
 def write_model(folder: Path | str, spec: ModelSpec, weights: Mapping[str, Tensor]) -> ModelSpec:
@@ -398,3 +367,33 @@ def write_spec(folder: Path | str, spec: ModelSpec) -> None:
     :raises ModelError: if the specification cannot be written.
     """
     write_whole(Path(folder) / SPEC_FILE, spec.to_json().encode())
+
+
+DEFAULT_MODEL: Final = 'default'
+"""Name of the model that comes with the package. A folder of this name is given as `./default`."""
+
+_PACKAGE: Final = Path(__file__).resolve().parents[1]
+
+
+def find_model(folder: Path | str, package: Path = _PACKAGE) -> Path:
+    """
+    Find the folder of a model.
+
+    :param folder: the folder, or DEFAULT_MODEL for the model that comes with the package.
+    :param package: the folder of the package.
+    :return: the folder; it is only checked to exist for DEFAULT_MODEL.
+    :raises ModelError: if DEFAULT_MODEL is not installed; the message gives places and remedy.
+    """
+    if str(folder) != DEFAULT_MODEL:
+        return Path(folder)
+    shares = [parent / 'share' / package.name for parent in package.parents]
+    # Beside the package in a checkout; otherwise where colcon and pip install it.
+    places = [root / 'models' / DEFAULT_MODEL for root in (package.parent, *shares)]
+    for place in places:
+        if (place / SPEC_FILE).is_file():
+            return place
+    raise ModelError(
+        f'the model that ships with {package.name} is missing; looked for {SPEC_FILE} in '
+        f'{", ".join(map(str, places))}: install the package again, or name the folder of another '
+        'model (parameter model, or --model)'
+    )

@@ -5,10 +5,10 @@ import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from surgseg_ros.core.default_model import DEFAULT_MODEL
 from surgseg_ros.core.detections import DEFAULT_LEAST_AREA
 from surgseg_ros.core.gates import ACTIONS, GATES, GateSetting
 from surgseg_ros.core.gates import DEFAULTS as GATE_DEFAULTS
+from surgseg_ros.core.model_folder import DEFAULT_MODEL
 from surgseg_ros.core.model_folder import PRECISIONS as EXPORTED_PRECISIONS
 from surgseg_ros.core.pipeline import PipelineSettings
 from surgseg_ros.core.postprocessing import LARGEST_FRAMES

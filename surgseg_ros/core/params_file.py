@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 import yaml
 
-from surgseg_ros.core.default_model import find_model
+from surgseg_ros.core.model_folder import find_model
 from surgseg_ros.core.parameters import (
     DEFAULTS,
     OFFLINE,

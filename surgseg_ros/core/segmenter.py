@@ -14,10 +14,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from surgseg_ros.core.default_model import DEFAULT_MODEL, find_model
 from surgseg_ros.core.fitting import place, prepare, transfer_to
 from surgseg_ros.core.labels import CLASS_COUNT
-from surgseg_ros.core.model_folder import ModelError, ModelSpec, read_spec
+from surgseg_ros.core.model_folder import (
+    DEFAULT_MODEL,
+    ModelError,
+    ModelSpec,
+    find_model,
+    read_spec,
+)
 from surgseg_ros.core.postprocessing import instruments_in
 from surgseg_ros.core.runtimes import AUTO, Options, Runtime, TorchRuntime, load_runtime
 from surgseg_ros.core.runtimes.graphs import GraphedFunction

@@ -12,9 +12,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
-from surgseg_ros.core.default_model import find_model
 from surgseg_ros.core.errors import describe
-from surgseg_ros.core.model_folder import read_spec
+from surgseg_ros.core.model_folder import find_model, read_spec
 from surgseg_ros.core.processes import importing
 from surgseg_ros.core.progress import reported
 from surgseg_ros.core.reasons import Reason, ReasonCode

@@ -10,8 +10,7 @@ from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from std_srvs.srv import Trigger
 
-from surgseg_ros.core.default_model import DEFAULT_MODEL, find_model
-from surgseg_ros.core.model_folder import read_spec
+from surgseg_ros.core.model_folder import DEFAULT_MODEL, find_model, read_spec
 from surgseg_ros.core.parameters import AT_START, LIVE, TABLE
 from surgseg_ros.core.processes import release_memory
 from surgseg_ros.core.reasons import Reason, ReasonCode

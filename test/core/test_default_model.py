@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from surgseg_ros.core.default_model import DEFAULT_MODEL, find_model
-from surgseg_ros.core.model_folder import ModelError, read_spec
+from surgseg_ros.core.model_folder import DEFAULT_MODEL, ModelError, find_model, read_spec
 
 PLACES = {
     'checkout': ('surgseg_ros', 'models/default'),

@@ -5,7 +5,7 @@ import argparse
 
 import pytest
 
-from surgseg_ros.core.default_model import DEFAULT_MODEL, find_model
+from surgseg_ros.core.model_folder import DEFAULT_MODEL, find_model
 from surgseg_ros.core.parameters import TABLE
 from surgseg_ros.core.params_file import (
     add_parameter_arguments,

@@ -11,10 +11,9 @@ from rclpy.qos import ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 from vision_msgs.msg import Detection2DArray
 
-from surgseg_ros.core.default_model import DEFAULT_MODEL, find_model
 from surgseg_ros.core.detections import find_instruments, instance_image
 from surgseg_ros.core.geometry import Distance, Distances, find_geometries
-from surgseg_ros.core.model_folder import read_spec
+from surgseg_ros.core.model_folder import DEFAULT_MODEL, find_model, read_spec
 from surgseg_ros.core.segmentation import Roi
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.messages.serialization import TYPES, header, to_cdr
