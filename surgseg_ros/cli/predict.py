@@ -21,13 +21,16 @@ from surgseg_ros.core.params_file import (
 from surgseg_ros.core.runtimes import RUNTIMES
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.evaluation.frames import VIDEO_EVERY, find_sources
-from surgseg_ros.evaluation.instrument_folders import Locator, predict_from_masks
+from surgseg_ros.evaluation.instrument_folders import (
+    Locator,
+    check_names,
+    predict_from_masks,
+)
 from surgseg_ros.evaluation.layout import FrameError
 from surgseg_ros.evaluation.predict import (
     OUTPUT_LAYOUT,
     RECORD_FILE,
     PredictOptions,
-    check_names,
     nothing_without_masks,
     predict,
     prepare,

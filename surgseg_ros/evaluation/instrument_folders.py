@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Reads and writes the folders `instances` and `instruments` of a video, beside its masks.
+The folders of a video: its masks, and beside them `instances` and `instruments`.
 
 Each frame has an image of the pixels of its instruments and a JSON file of their keypoints, see
 `surgseg_ros.core.instrument_files`. In stereo videos with calibrations,
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from surgseg_ros.core.detections import Instrument, instance_image
-from surgseg_ros.core.files import make_folder, replacing
+from surgseg_ros.core.files import make_folder, replacing, writing
 from surgseg_ros.core.geometry import find_geometries
 from surgseg_ros.core.instrument_files import (
     INSTANCES_FOLDER,
@@ -40,7 +40,7 @@ from surgseg_ros.core.stereo_calibration import (
     StereoError,
     read_stereo_calibration,
 )
-from surgseg_ros.evaluation.frames import write_png
+from surgseg_ros.evaluation.frames import Source, write_png
 from surgseg_ros.evaluation.layout import (
     MASK_FOLDER,
     FrameError,
@@ -55,6 +55,10 @@ from surgseg_ros.evaluation.pairs import EvaluationError, read_mask, read_values
 T = TypeVar('T')
 
 _BOTH: Final = 2
+
+
+class OutputError(ValueError):
+    """An output folder that cannot be used; the message names it and a remedy."""
 
 
 class Locator:
@@ -275,3 +279,55 @@ def _with_full_confidence(mask: NDArray[np.uint8]) -> Segmentation:
     return Segmentation(
         mask, grid_confidence=GridConfidence(np.full((1, 1), 255, np.uint8), whole)
     )
+
+
+def make_folders(video: Path, instruments: bool) -> Path:
+    """
+    Create the folders of a video.
+
+    :param video: folder of the video.
+    :param instruments: whether instruments are written, too.
+    :return: the folder for masks.
+    """
+    for name in (MASK_FOLDER, *(OF_INSTRUMENTS if instruments else ())):
+        with writing(video / name):
+            make_folder(video / name)
+    return video / MASK_FOLDER
+
+
+def check_names(source: Source) -> None:
+    """
+    Check that no two images would have masks of the same name.
+
+    :param source: the images.
+    :raises FrameError: if two names differ only in suffix or case.
+    """
+    found: dict[str, Path] = {}
+    for number in source.names:
+        image = source.images[number]
+        other = found.setdefault(image.stem.lower(), image)
+        if other is not image:
+            raise FrameError(
+                f'{other} and {image.name}: both masks would be {image.stem}.png; rename one'
+            )
+
+
+def find_done(folder: Path, source: Source) -> set[int]:
+    """
+    Find the frames whose masks exist.
+
+    :param folder: the folder for masks.
+    :param source: the frames.
+    :return: their numbers.
+    :raises OutputError: if a file there is not named as masks are.
+    """
+    numbers = {name: number for number, name in source.names.items()}
+    done = set()
+    for mask in sorted(folder.glob('*.png')):
+        if mask.stem not in numbers and (numbers or not mask.stem.isdecimal()):
+            expected = 'like an image' if numbers else 'by the number of a frame'
+            raise OutputError(
+                f'{mask}: is not named {expected}, as masks are: remove it, or name another output'
+            )
+        done.add(numbers[mask.stem] if numbers else int(mask.stem))
+    return done

@@ -2,6 +2,7 @@
 """Writes masks of videos or images as PNG, in the layout of SAR-RARP50, and their instruments."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from surgseg_ros.core.errors import is_of_machine
-from surgseg_ros.core.files import cleaned_up, make_folder, remove_empty, write_whole, writing
+from surgseg_ros.core.files import cleaned_up, remove_empty, write_whole
 from surgseg_ros.core.gates import FROZEN, OFF, REFUSE
 from surgseg_ros.core.pipeline import CameraPipeline, PipelineSettings
 from surgseg_ros.core.results import Decision, FrameResult, InputFrame
@@ -24,23 +25,96 @@ from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.core.stereo import LocatedInstrument
 from surgseg_ros.evaluation.frames import Source, report_losses, write_png
 from surgseg_ros.evaluation.instrument_folders import (
-    OF_INSTRUMENTS,
     Locator,
+    OutputError,
+    find_done,
     group_frames,
+    make_folders,
     write_instruments,
 )
 from surgseg_ros.evaluation.layout import MASK_FOLDER, FrameError
-from surgseg_ros.evaluation.predict_totals import Failure, Totals
+
+
+class Failure(NamedTuple):
+    """
+    A frame that the network could not process.
+
+    :param path: path of its mask, which is NO_DECISION everywhere.
+    :param size: (H, W) of the frame in pixels.
+    :param reason: the reason, as a text.
+    """
+
+    path: Path
+    size: tuple[int, int]
+    reason: str
+
+
+@dataclass
+class Totals:
+    """
+    The counts of a run.
+
+    :param sizes: number of masks that were written, by size.
+    :param found: number of masks that existed already.
+    :param undecided: number of written masks that are NO_DECISION, by reason code.
+    :param warnings: number of other masks with a warning, by its code.
+    :param losses: a text for each missing or damaged frame or range of the videos.
+    :param failures: the frames that the network could not process.
+    """
+
+    sizes: Counter[str] = field(default_factory=Counter)
+    found: int = 0
+    undecided: Counter[str] = field(default_factory=Counter)
+    warnings: Counter[str] = field(default_factory=Counter)
+    losses: list[str] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+
+    def add(self, decision: Decision) -> None:
+        """
+        Count a mask.
+
+        :param decision: decision of the mask.
+        """
+        height, width = decision.mask.shape
+        self.sizes[f'{width}x{height}'] += 1
+        if decision.is_decided:
+            self.warnings.update({warning.code.value for warning in decision.warnings})
+        else:
+            self.undecided[decision.code] += 1
+
+    def __str__(self) -> str:
+        """Describe the counts."""
+        written = ', '.join(
+            f'{count} mask{"s"[count == 1 :]} of {size}' for size, count in self.sizes.items()
+        )
+        there = f' ({self.found} existed already)' if self.found else ''
+        return f'{written or "no new masks"}{there}'
+
+    def warning_line(self) -> str:
+        """Count the masks that cannot be trusted, in one line; empty if there are none."""
+        parts = ('without a decision', self.undecided), ('with warnings', self.warnings)
+        return '; '.join(
+            f'masks {what}: ' + ', '.join(f'{count} ({code})' for code, count in counts.items())
+            for what, counts in parts
+            if counts
+        )
+
+    def failure_line(self) -> str:
+        """Describe frames that could not be processed, in one line; empty if there are none."""
+        if not self.failures:
+            return ''
+        count, first = len(self.failures), self.failures[0]
+        return (
+            f'frames that could not be processed: {count}, first '
+            f'{first.path.parts[-3]}/{first.path.stem}: {first.reason}'
+        )
+
 
 RECORD_FILE: Final = 'predict.json'
 """File that records the model and settings of the masks beside it, which must not be mixed."""
 
 
 OUTPUT_LAYOUT: Final = f'video_*/{MASK_FOLDER}'
-
-
-class OutputError(ValueError):
-    """An output folder that cannot be used; the message names it and a remedy."""
 
 
 @dataclass(frozen=True)
@@ -142,23 +216,6 @@ def prepare(
     write_whole(path, (json.dumps(record, indent=2) + '\n').encode())
 
 
-def check_names(source: Source) -> None:
-    """
-    Check that no two images would have masks of the same name.
-
-    :param source: the images.
-    :raises FrameError: if two names differ only in suffix or case.
-    """
-    found: dict[str, Path] = {}
-    for number in source.names:
-        image = source.images[number]
-        other = found.setdefault(image.stem.lower(), image)
-        if other is not image:
-            raise FrameError(
-                f'{other} and {image.name}: both masks would be {image.stem}.png; rename one'
-            )
-
-
 def _compare(path: Path, record: Mapping[str, Any], earlier: Mapping[str, Any]) -> None:
     """Reject a record that differs from this one, and from the values of an earlier release."""
     try:
@@ -213,7 +270,7 @@ class _View:
 
     def __init__(self, source: Source, folder: Path, pipeline: CameraPipeline) -> None:
         self.source, self.folder, self.pipeline = source, folder, pipeline
-        self.done = _find_done(folder, source)
+        self.done = find_done(folder, source)
         self.data_errors: dict[int, str] = {}
 
     @property
@@ -299,7 +356,7 @@ def _decide(
 def _begin(
     segmenter: Segmenter, source: Source, output: Path, predict_options: PredictOptions
 ) -> _View:
-    folder = _make_folder(output / source.name, predict_options.instruments)
+    folder = make_folders(output / source.name, predict_options.instruments)
     return _View(source, folder, predict_options.pipeline(segmenter))
 
 
@@ -332,24 +389,3 @@ def _write_failures(totals: Totals, instruments: bool) -> None:
             write_instruments(path, undecided, ())
         write_png(path, undecided.mask)
         totals.sizes[f'{size[1]}x{size[0]}'] += 1
-
-
-def _make_folder(video: Path, instruments: bool) -> Path:
-    for name in (MASK_FOLDER, *(OF_INSTRUMENTS if instruments else ())):
-        with writing(video / name):
-            make_folder(video / name)
-    return video / MASK_FOLDER
-
-
-def _find_done(folder: Path, source: Source) -> set[int]:
-    """Return the frames whose masks exist."""
-    numbers = {name: number for number, name in source.names.items()}
-    done = set()
-    for mask in sorted(folder.glob('*.png')):
-        if mask.stem not in numbers and (numbers or not mask.stem.isdecimal()):
-            expected = 'like an image' if numbers else 'by the number of a frame'
-            raise OutputError(
-                f'{mask}: is not named {expected}, as masks are: remove it, or name another output'
-            )
-        done.add(numbers[mask.stem] if numbers else int(mask.stem))
-    return done
