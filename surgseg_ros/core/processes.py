@@ -260,10 +260,11 @@ def end_pool(pool: ProcessPoolExecutor) -> None:
 
 def register(child: 'subprocess.Popen[str]') -> None:
     """
-    Register a process, which is killed if this one has to end at once.
+    Register a process, which is killed if this one has to end at once; forget those that ended.
 
     :param child: the process.
     """
+    _children.difference_update([known for known in _children if known.poll() is not None])
     _children.add(child)
 
 
