@@ -115,13 +115,13 @@ class Cache:
                 old.unlink()
 
     @contextlib.contextmanager
-    def turn(self, waiting: str) -> Iterator[None]:
+    def exclusive(self, waiting: str) -> Iterator[None]:
         """
         Let one process at a time make an entry; where the folder cannot be written, all at once.
 
         After some minutes of waiting, the block is entered without the lock.
 
-        :param waiting: logged, and repeated, while another process has its turn.
+        :param waiting: logged, and repeated, while another process holds the lock.
         :return: context manager.
         """
         with contextlib.ExitStack() as held:

@@ -97,7 +97,7 @@ def test_removes_the_least_recently_used_entries(cache: Cache) -> None:
 
 def test_error_names_a_folder_that_cannot_be_written(cache: Cache, tmp_path: Path) -> None:
     (tmp_path / 'surgseg_ros').touch()
-    with cache.turn('waiting'):
+    with cache.exclusive('waiting'):
         assert cache.read('a') is None
         with pytest.raises(OSError, match='Not a directory') as raised:
             cache.write('a', ENTRY)
@@ -135,13 +135,13 @@ def test_one_process_at_a_time_makes_an_entry(
             waits.set()
 
     def second() -> None:
-        with cache.turn('waiting for the first'):
+        with cache.exclusive('waiting for the first'):
             order.append('second')
 
     handler = Waits()
     logging.getLogger('surgseg_ros').addHandler(handler)
     try:
-        with cache.turn('waiting'):
+        with cache.exclusive('waiting'):
             thread = threading.Thread(target=second)
             thread.start()
             assert waits.wait(60)
@@ -159,9 +159,9 @@ def test_a_process_that_hangs_is_not_waited_for_forever(
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(module, '_LONGEST_WAIT_S', 0.2)
     entered: list[str] = []
-    with cache.turn('waiting'):
+    with cache.exclusive('waiting'):
         entered.append('the one that hangs')
-        with cache.turn('waiting for the first'):
+        with cache.exclusive('waiting for the first'):
             entered.append('the one that waited')
     assert entered == ['the one that hangs', 'the one that waited']
     assert caplog.messages == ['waiting for the first']

@@ -146,7 +146,7 @@ def convert_once(folder: Path, spec: ModelSpec) -> Conversion:
     cache, key = Cache('openvino', _MAX_ENTRIES), _key(spec)
     entry = cache.read(key)
     if entry is None:
-        with cache.turn('waiting for another process that converts a model'):
+        with cache.exclusive('waiting for another process that converts a model'):
             entry = cache.read(key) or _convert_and_keep(folder, cache, key)
     if refusal := entry.facts.get('refusal'):
         raise ConversionError(refusal)
