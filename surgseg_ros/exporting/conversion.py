@@ -7,7 +7,7 @@ import shutil
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,11 +20,7 @@ from surgseg_ros.core.errors import first_line, lacks_resources
 from surgseg_ros.core.fitting import prepare
 from surgseg_ros.core.model_folder import EXPORT_FILES, ModelSpec, read_model
 from surgseg_ros.core.runtimes import Runtime, TorchRuntime
-from surgseg_ros.core.runtimes.conversion import (
-    OPENVINO_REMEDY,
-    VERDICT_FILE,
-    available_precisions,
-)
+from surgseg_ros.core.runtimes.conversion import OPENVINO_REMEDY, VERDICT_FILE
 from surgseg_ros.core.runtimes.exported import import_library
 from surgseg_ros.core.runtimes.openvino import OpenVinoRuntime
 from surgseg_ros.core.runtimes.pytorch import load_network
@@ -48,7 +44,7 @@ _NICENESS: Final = 10
 Report = Callable[[str], object]
 
 
-def main(folder: str, output: str, threads: str) -> None:
+def main(folder: str, output: str, threads: str, precisions: str) -> None:
     """
     Convert a model folder, and report each step as a line on standard output.
 
@@ -57,6 +53,7 @@ def main(folder: str, output: str, threads: str) -> None:
     :param folder: the model folder.
     :param output: a folder, which gets the files of an export and a verdict.
     :param threads: number of CPU threads of torch and OpenVINO.
+    :param precisions: the precisions to compare, separated by commas; `f32` is one of them.
     """
     threading.Thread(target=_end_with_input, args=(Path(output),), daemon=True).start()
     os.nice(_NICENESS)
@@ -65,7 +62,10 @@ def main(folder: str, output: str, threads: str) -> None:
     torch.set_num_threads(int(threads))
     warnings.simplefilter('ignore')
     verdict = convert_model(
-        Path(folder), Path(output), lambda text: os.write(lines, f'{text}\n'.encode())
+        Path(folder),
+        Path(output),
+        precisions.split(','),
+        lambda text: os.write(lines, f'{text}\n'.encode()),
     )
     (Path(output) / VERDICT_FILE).write_text(json.dumps(verdict))
 
@@ -105,12 +105,15 @@ def save(model: Any, folder: Path) -> None:
     openvino.save_model(model, folder / EXPORT_FILES['openvino'][0], compress_to_fp16=False)
 
 
-def convert_model(folder: Path, output: Path, report: Report) -> dict[str, Any]:
+def convert_model(
+    folder: Path, output: Path, precisions: Sequence[str], report: Report
+) -> dict[str, Any]:
     """
     Convert a model folder for OpenVINO, and find the quickest precision that agrees with PyTorch.
 
     :param folder: the model folder.
     :param output: a folder, which gets the files of an export.
+    :param precisions: the precisions to compare; `f32` is one of them.
     :param report: called with a line at each step.
     :return: the verdict: `quickest`, with `network_ms` and `agreement` (share of pixels) by
         precision; or `refusal`, with the reason.
@@ -127,9 +130,7 @@ def convert_model(folder: Path, output: Path, report: Report) -> dict[str, Any]:
         return {'refusal': f'OpenVINO cannot convert the network: {first_line(error)}'}
     report('comparing it with PyTorch')
     files = [(output / name).read_bytes() for name in EXPORT_FILES['openvino']]
-    runtimes = {
-        name: OpenVinoRuntime(spec, files[0], files[1], name) for name in available_precisions()
-    }
+    runtimes = {name: OpenVinoRuntime(spec, files[0], files[1], name) for name in precisions}
     return _compare(spec, TorchRuntime(spec, weights, 'cpu'), runtimes, report)
 
 

@@ -2,16 +2,19 @@
 """A plain model folder on a CPU: converted for OpenVINO once, and torch where that cannot be."""
 
 import logging
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from surgseg_ros.core import runtimes
-from surgseg_ros.core.model_folder import ModelError, ModelSpec
+from surgseg_ros.core.cache import Entry
+from surgseg_ros.core.model_folder import ModelError, ModelSpec, read_spec
 from surgseg_ros.core.runtimes import conversion, openvino
 from surgseg_ros.core.runtimes.conversion import Conversion, ConversionError
 from surgseg_ros.core.segmenter import Segmenter
@@ -155,7 +158,7 @@ def test_the_process_gets_search_path_and_threads_of_this_one(
     Segmenter.load(tiny_model, 'cpu')
     arguments = written.read_text()
     assert arguments.startswith(f"['-c', {str(tiny_model)!r}, ")
-    assert arguments.endswith(f", '3', {str(sys.path)[1:]}")
+    assert arguments.endswith(f", '3', 'f32', {str(sys.path)[1:]}")
 
 
 def test_rejects_changed_weights_even_if_a_conversion_is_cached(
@@ -168,21 +171,75 @@ def test_rejects_changed_weights_even_if_a_conversion_is_cached(
         Segmenter.load(tiny_model, 'cpu')
 
 
-def test_the_key_depends_on_network_versions_processor_and_instructions(
+def test_the_key_depends_on_network_code_versions_processor_and_instructions(
     tiny_spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dataclasses import replace
+    def key(spec: ModelSpec = tiny_spec) -> str:
+        return conversion._key(spec, ('f32',))
 
-    keys = [conversion._key(tiny_spec), conversion._key(replace(tiny_spec, input_size=(96, 96)))]
-    assert conversion._key(replace(tiny_spec, name='other', scores={'mIoU': 1})) == keys[0]
-    for name, value in (
-        ('_version', lambda package: '1.2.3'),
-        ('_FORMAT', 1_000),
-        ('available_precisions', lambda: ('f32', 'none')),
-    ):
+    keys = [key(), key(replace(tiny_spec, input_size=(96, 96))), conversion._key(tiny_spec, ())]
+    assert key(replace(tiny_spec, name='other', scores={'mIoU': 1})) == keys[0]
+    for name, value in (('_version', lambda package: '1.2.3'), ('_FORMAT', 1_000)):
         monkeypatch.setattr(conversion, name, value)
-        keys.append(conversion._key(tiny_spec))
+        keys.append(key())
+    monkeypatch.setenv('ONEDNN_MAX_CPU_ISA', 'AVX2')
+    keys.append(key())
     assert len(set(keys)) == len(keys)
+
+
+def test_the_key_depends_on_each_file_of_the_package_that_makes_the_result(
+    tiny_spec: ModelSpec, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    package = tmp_path / 'surgseg_ros'
+    shutil.copytree(Path(conversion.__file__).parents[2], package)
+    monkeypatch.setattr(conversion, '__file__', str(package / 'core/runtimes/conversion.py'))
+    keys = [conversion._key(tiny_spec, ('f32',))]
+    for changed in (
+        'core/fitting.py',
+        'core/runtimes/pytorch.py',
+        'exporting/conversion.py',
+        'synthetic/scene.py',
+    ):
+        with (package / changed).open('a') as file:
+            file.write('# changed')
+        keys.append(conversion._key(tiny_spec, ('f32',)))
+    assert len(set(keys)) == len(keys)
+
+
+def test_the_key_depends_on_the_threads_only_if_there_is_a_precision_to_choose(
+    tiny_spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys: dict[tuple[str, ...], set[str]] = {('f32',): set(), ('f32', 'bf16'): set()}
+    for threads in (1, 2):
+        monkeypatch.setattr(torch, 'get_num_threads', lambda threads=threads: threads)
+        for precisions, found in keys.items():
+            found.add(conversion._key(tiny_spec, precisions))
+    assert [len(found) for found in keys.values()] == [1, 2]
+
+
+def test_float32_alone_takes_any_conversion_and_the_fastest_precision_its_own(
+    tiny_model: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: list[str] = []
+
+    def convert(folder: Path, precisions: Sequence[str]) -> Entry:
+        compared.append(','.join(precisions))
+        return Entry({'quickest': precisions[-1], 'network_ms': {}, 'agreement': {}}, (b'a', b'b'))
+
+    monkeypatch.setattr(conversion, '_convert', convert)
+    monkeypatch.setattr(conversion, 'available_precisions', lambda: ('f32', 'bf16'))
+    spec = read_spec(tiny_model)
+    monkeypatch.setattr(torch, 'get_num_threads', lambda: 1)
+    assert conversion.convert_once(tiny_model, spec, quickest=True).quickest == 'bf16'
+    assert conversion.convert_once(tiny_model, spec).files == (b'a', b'b')
+    assert compared == ['f32,bf16']
+    monkeypatch.setattr(torch, 'get_num_threads', lambda: 2)
+    conversion.convert_once(tiny_model, spec)
+    assert compared == ['f32,bf16', 'f32']
+    conversion.convert_once(tiny_model, spec, quickest=True)
+    monkeypatch.setattr(torch, 'get_num_threads', lambda: 3)
+    conversion.convert_once(tiny_model, spec)
+    assert compared == ['f32,bf16', 'f32', 'f32,bf16']
 
 
 @pytest.mark.parametrize(
@@ -203,7 +260,9 @@ def test_uses_the_fastest_precision_if_requested(
         self.description = 'a test'  # type: ignore[attr-defined]
 
     monkeypatch.setattr(openvino, 'available_precisions', lambda: ('f32', 'bf16', 'f16'))
-    monkeypatch.setattr(openvino, 'convert_once', lambda *_: Conversion((b'a', b'b'), 'bf16'))
+    monkeypatch.setattr(
+        openvino, 'convert_once', lambda *_, **__: Conversion((b'a', b'b'), 'bf16')
+    )
     monkeypatch.setattr(openvino.OpenVinoRuntime, '__init__', init)
     options = runtimes.Options('cpu', asked, quickest=quickest)
     runtimes.load_runtime(tiny_model, ModelSpec(name='any'), 'auto', options)

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -35,9 +36,8 @@ from surgseg_ros.core.model_folder import (
 )
 from surgseg_ros.core.processes import ignore_terminal_signals, register
 from surgseg_ros.core.progress import LONGEST_SILENCE_S
-from surgseg_ros.core.runtimes import pytorch
 from surgseg_ros.core.runtimes.exported import LibraryError, import_library
-from surgseg_ros.core.runtimes.selection import has_instructions
+from surgseg_ros.core.runtimes.selection import ONEDNN_LIMITS, has_instructions
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -60,6 +60,12 @@ _OF_THE_NETWORK: Final = (
 )
 """Fields of a ModelSpec on which the graph or the images of the comparison depend."""
 
+_SOURCES: Final = (
+    *('core/fitting.py', 'core/self_test.py', 'core/runtimes/openvino.py'),
+    *('core/runtimes/pytorch.py', 'exporting/conversion.py', 'synthetic/*.py'),
+)
+"""The package's files on which they depend: a checkout changes without a new version."""
+
 
 class ConversionError(ModelError):
     """A network that OpenVINO cannot convert, or for which it computes other classes."""
@@ -70,7 +76,7 @@ class Conversion(NamedTuple):
     A network in the format of OpenVINO.
 
     :param files: contents of openvino.xml and openvino.bin, with weights in float32.
-    :param quickest: the fastest precision on this processor, of those whose classes agree with
+    :param quickest: the fastest of the compared precisions, of those whose classes agree with
         PyTorch.
     """
 
@@ -131,37 +137,53 @@ def available_precisions() -> tuple[str, ...]:
     return 'f32', *reduced
 
 
-def convert_once(folder: Path, spec: ModelSpec) -> Conversion:
+def convert_once(folder: Path, spec: ModelSpec, quickest: bool = False) -> Conversion:
     """
     Read the conversion of a model folder from the cache, or convert it and cache the result.
 
     :param folder: the model folder.
     :param spec: its specification.
+    :param quickest: whether to compare all precisions of this processor, not just float32.
     :return: the conversion.
     :raises ConversionError: if the network cannot be converted, or disagrees with PyTorch.
     :raises ModelError: if the weights are not those that the specification names.
     :raises ValueError: if openvino is not installed.
     """
     read_checked(folder / WEIGHTS_FILE, spec.weights_sha256)
-    cache, key = Cache('openvino', _MAX_ENTRIES), _key(spec)
-    entry = cache.read(key)
+    cache, precisions = Cache('openvino', _MAX_ENTRIES), available_precisions()
+    usable = [precisions] if quickest else [_EXACT, precisions]
+    keys = [_key(spec, each) for each in usable]
+    entry = _read_any(cache, keys)
     if entry is None:
         with cache.exclusive('waiting for another process that converts a model'):
-            entry = cache.read(key) or _convert_and_keep(folder, cache, key)
+            entry = _read_any(cache, keys)
+            entry = entry or _convert_and_keep(folder, cache, keys[0], usable[0])
     if refusal := entry.facts.get('refusal'):
         raise ConversionError(refusal)
     return Conversion(entry.parts, entry.facts['quickest'])
 
 
-def _key(spec: ModelSpec) -> str:
-    """Return a hash of what the conversion depends on: network, libraries and processor."""
+_EXACT: Final = ('f32',)
+
+
+def _read_any(cache: Cache, keys: Iterable[str]) -> Entry | None:
+    return next((entry for key in keys if (entry := cache.read(key)) is not None), None)
+
+
+def _key(spec: ModelSpec, precisions: Sequence[str]) -> str:
+    """Return a hash of all that the result depends on: network, code, libraries and processor."""
+    package = Path(__file__).parents[2]
+    sources = [path for pattern in _SOURCES for path in sorted(package.glob(pattern))]
     facts = {
         'format': _FORMAT,
         'network': {name: getattr(spec, name) for name in _OF_THE_NETWORK},
-        'code': hashlib.sha256(Path(pytorch.__file__).read_bytes()).hexdigest(),
+        'code': [hashlib.sha256(path.read_bytes()).hexdigest() for path in sources],
         'versions': {name: _version(name) for name in _PACKAGES},
         'processor': openvino_core().get_property('CPU', 'FULL_DEVICE_NAME'),
-        'precisions': available_precisions(),
+        'limits': [os.environ.get(name) for name in ONEDNN_LIMITS],
+        'precisions': precisions,
+        # Which one is the fastest depends on it; that float32 agrees with PyTorch does not.
+        'threads': torch.get_num_threads() if len(precisions) > 1 else None,
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
@@ -173,10 +195,10 @@ def _version(package: str) -> str:
         return ''
 
 
-def _convert_and_keep(folder: Path, cache: Cache, key: str) -> Entry:
-    _LOG.info('converting the model for OpenVINO; this is done once for model and processor')
+def _convert_and_keep(folder: Path, cache: Cache, key: str, precisions: Sequence[str]) -> Entry:
+    _LOG.info('converting the model for OpenVINO; the result is kept for the next start')
     began_s = time.monotonic()
-    entry = _convert(folder)
+    entry = _convert(folder, precisions)
     took_s = time.monotonic() - began_s
     if 'quickest' in entry.facts:
         _LOG.info('converted in %.1f s: %s', took_s, _summary(entry.facts))
@@ -201,9 +223,9 @@ def _summary(facts: Any) -> str:
 
 _PROGRAM: Final = """
 import sys
-sys.path[:] = sys.argv[4:]
+sys.path[:] = sys.argv[5:]
 from surgseg_ros.exporting.conversion import main
-main(*sys.argv[1:4])
+main(*sys.argv[1:5])
 """
 """Starts the other process with the module search path of this one."""
 
@@ -211,11 +233,11 @@ _LONGEST_S: Final = 600.0
 """Limit of a conversion, which takes half a minute on two busy cores."""
 
 
-def _convert(folder: Path) -> Entry:
+def _convert(folder: Path, precisions: Sequence[str]) -> Entry:
     """Convert and compare in another process; return what it wrote."""
     try:
         with scratch_folder() as scratch:
-            _run(folder, scratch)
+            _run(folder, scratch, precisions)
             facts = json.loads((scratch / VERDICT_FILE).read_text())
             names = () if 'refusal' in facts else EXPORT_FILES['openvino']
             return Entry(facts, tuple((scratch / name).read_bytes() for name in names))
@@ -224,9 +246,10 @@ def _convert(folder: Path) -> Entry:
         raise ConversionError(f'the conversion for OpenVINO failed ({reason})') from error
 
 
-def _run(folder: Path, scratch: Path) -> None:
+def _run(folder: Path, scratch: Path, precisions: Sequence[str]) -> None:
     errors = scratch / 'errors.txt'
-    arguments = [str(folder), str(scratch), str(torch.get_num_threads()), *sys.path]
+    threads = str(torch.get_num_threads())
+    arguments = [str(folder), str(scratch), threads, ','.join(precisions), *sys.path]
     with errors.open('wb') as file, ignore_terminal_signals():
         child = subprocess.Popen(
             [sys.executable, '-c', _PROGRAM, *arguments],

@@ -123,9 +123,9 @@ class OpenVinoRuntime:
             precision, files = read_export(folder, spec, 'openvino', options.precision)
             return cls._exported(folder, spec, files, precision)
         _check_precision(folder, spec, options.precision)
-        made = convert_once(folder, spec)
-        precision = options.precision
-        if precision == AUTO:
+        chooses, precision = options.precision == AUTO, options.precision
+        made = convert_once(folder, spec, quickest=chooses and options.quickest)
+        if chooses:
             precision = made.quickest if options.quickest else 'f32'
         try:
             return cls(

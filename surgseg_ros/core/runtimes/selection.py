@@ -71,7 +71,8 @@ class Runtime(Protocol):
 _SUPPORT: Final = {'bf16': '_is_mkldnn_bf16_supported', 'f16': '_is_mkldnn_fp16_supported'}
 """Functions of torch that query oneDNN; there is none for int8."""
 
-_LIMITS: Final = ('ONEDNN_MAX_CPU_ISA', 'DNNL_MAX_CPU_ISA')
+ONEDNN_LIMITS: Final = ('ONEDNN_MAX_CPU_ISA', 'DNNL_MAX_CPU_ISA')
+"""Environment variables that limit the instruction set of oneDNN."""
 
 _ASK_ONEDNN: Final = 'import torch; torch.ones(8, 8).to_mkldnn()'
 _ANSWER_S: Final = 30.0
@@ -106,7 +107,7 @@ def has_instructions(precision: str) -> bool:
 
 def is_limited() -> bool:
     """Return whether the environment limits the instruction set of oneDNN."""
-    return any(os.environ.get(name) for name in _LIMITS)
+    return any(os.environ.get(name) for name in ONEDNN_LIMITS)
 
 
 @functools.cache
