@@ -12,9 +12,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from surgseg_ros.bag_evaluation.worker_pool import WorkerPool
 from surgseg_ros.bags.reading import BagError
 from surgseg_ros.core.labels import NO_DECISION
-from surgseg_ros.core.processes import WorkerPool
 from surgseg_ros.core.segmentation import GridConfidence
 from surgseg_ros.evaluation.metrics import SCORED, FrameCounts, count_frame
 
@@ -81,7 +81,7 @@ class Scorer:
 
     :param awaited: indices of the images whose truth is in the bag.
     :param refuse: called with index and error if truth and prediction do not match.
-    :param workers: threads that count.
+    :param workers: processes that count.
     """
 
     def __init__(
@@ -177,7 +177,7 @@ class FrameAccumulator:
     Collects the outcome of each frame in a few hundred bytes.
 
     :param awaited: indices of the images whose truth is in the bag.
-    :param workers: threads that score.
+    :param workers: processes that score.
     """
 
     def __init__(self, awaited: set[int], workers: WorkerPool | None = None) -> None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Evaluates a bag: runs each image through a model, once and in order, or uses recorded masks."""
 
+import multiprocessing
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
@@ -32,7 +33,7 @@ from surgseg_ros.bag_evaluation.frames import (
     Rejected,
     Truncated,
     Truth,
-    answered,
+    begin_answer,
     decided,
     decoded,
     tracked,
@@ -44,10 +45,11 @@ from surgseg_ros.bag_evaluation.results import (
     make_result,
     scores_of_masks,
 )
+from surgseg_ros.bag_evaluation.worker_pool import WorkerPool
 from surgseg_ros.bags.reading import Bag, BagError
 from surgseg_ros.bags.writing import BagWriter
 from surgseg_ros.core.pipeline import CameraPipeline
-from surgseg_ros.core.processes import QUEUE_DEPTH, WorkerPool, follow, prefetch
+from surgseg_ros.core.processes import QUEUE_DEPTH, follow, prefetch
 from surgseg_ros.core.results import FrameResult
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.core.timing import Stopwatch
@@ -73,8 +75,8 @@ MEASURES: Final = ('opening_deg', 'shaft_width_px', 'needle_radius_px')
 KEYPOINTS_TOPIC: Final = '/keypoints'
 CONFIDENCE_TOPIC: Final = '/confidence'
 
-_MAX_WORKERS: Final = 4
-"""Maximum number of threads; twice as many were not faster beside a GPU, because of the GIL."""
+_MAX_WORKERS: Final = 8
+"""Maximum number of processes that find instruments; each takes about 150 MB of memory."""
 
 
 def evaluate(
@@ -101,7 +103,7 @@ def evaluate(
     started_s = time.monotonic()
     bag = _scan(path, options)
     with ExitStack() as stack:
-        workers = stack.enter_context(WorkerPool(_workers()))
+        workers = stack.enter_context(WorkerPool(_workers(segmenter.runtime.device)))
         accumulator = FrameAccumulator(set(bag.matching.of_image), workers)
         writer = stack.enter_context(BagWriter(output, packed=True)) if output else None
         step = _Step(accumulator, writer, options, instruments)
@@ -110,7 +112,7 @@ def evaluate(
         # The network stays in the thread that warmed it up: torch keeps a thread pool for each
         # thread, and with more threads than cores, all of them get slow.
         decisions = decided(items, segmenter, step.pipeline, options.confidence)
-        answers = (workers.begin(answered, item) for item in decisions)
+        answers = (begin_answer(item, workers) for item in decisions)
         follow(lambda found: bar.update(step(found())), answers, QUEUE_DEPTH + workers.count)
         counts = accumulator.finish()
         # Before the writer is closed, so that it leaves no bag if this raises.
@@ -150,9 +152,15 @@ def _scan(path: Path, options: Options) -> _Scanned:
     return _Scanned(identity, images, len(truths), matching)
 
 
-def _workers() -> int:
-    """Choose the number of threads that find instruments and score; 0 if there are few cores."""
-    return min(_MAX_WORKERS, torch.get_num_threads() // 4)
+def _workers(device: torch.device) -> int:
+    """
+    Choose the number of processes that find instruments and score; 0 if there are few cores.
+
+    Where several bags are evaluated at the same time, each has a process of its own already.
+    """
+    if multiprocessing.parent_process() is not None:
+        return 0
+    return min(_MAX_WORKERS, torch.get_num_threads() // (2 if device.type == 'cuda' else 4))
 
 
 def _bar(name: str, images: int, progress: bool) -> Any:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs the frames of a bag through the pipeline; the options of an evaluation."""
 
-from collections.abc import Generator, Iterator, Mapping
+import functools
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -9,16 +10,16 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from surgseg_ros.bag_evaluation.accumulator import count_values
 from surgseg_ros.bag_evaluation.bag_scan import reported
+from surgseg_ros.bag_evaluation.findings import Findings, find, without_extras
+from surgseg_ros.bag_evaluation.worker_pool import WorkerPool
 from surgseg_ros.bags.reading import Bag, BagError
 from surgseg_ros.core.errors import describe
-from surgseg_ros.core.geometry import find_geometries
 from surgseg_ros.core.keypoints import Geometry
 from surgseg_ros.core.parameters import pipeline_settings
 from surgseg_ros.core.pipeline import CameraPipeline, PipelineSettings
 from surgseg_ros.core.reasons import ResultWarning
-from surgseg_ros.core.results import Decision, FrameResult, InputFrame, complete
+from surgseg_ros.core.results import Decision, FrameResult, InputFrame
 from surgseg_ros.core.runtimes import AUTO
 from surgseg_ros.core.segmentation import Roi
 from surgseg_ros.core.segmenter import Segmenter
@@ -250,37 +251,34 @@ def decided(
         yield Decided(item, pipeline.segment(segmenter, frame, confidence=confidence))
 
 
-def answered(item: Decided | NonImage) -> Answer | NonImage:
+def begin_answer(item: Decided | NonImage, workers: WorkerPool) -> Callable[[], Answer | NonImage]:
     """
-    Find the instruments of a decision, and their keypoints; thread-safe.
+    Start to find the instruments of a decision, and their keypoints.
 
     :param item: from `decided`.
-    :return: the answer; other items are returned unchanged.
+    :param workers: processes for that; the images stay here.
+    :return: a function that waits for the answer and returns it; other items are returned
+        unchanged.
     """
     if not isinstance(item, Decided):
-        return item
-    image, result = item.image, complete(item.decision)
-    watch = Stopwatch()
-    pixels = count_values(result.mask)
-    watch.lap('score')
-    geometries = _geometries(result)
-    watch.lap('detections')
-    ms = {**image.ms, **result.stage_ms}
-    for stage, time_ms in watch.times_ms().items():
+        return lambda: item
+    needed = without_extras(item.decision)
+    return functools.partial(_answer, item, workers.begin(find, needed))
+
+
+def _answer(item: Decided, findings: Callable[[], Findings]) -> Answer:
+    image, decision = item
+    found = findings()
+    result = FrameResult(
+        **{**vars(decision), 'stage_ms': found.stage_ms, 'warnings': found.warnings},
+        instruments=found.instruments,
+    )
+    ms = {**image.ms, **found.stage_ms}
+    for stage, time_ms in found.ms.items():
         ms[stage] = ms.get(stage, 0.0) + time_ms
-    warnings = image.warnings
-    return Answer(image.received_ns, image.header, result, pixels, ms, warnings, geometries)
-
-
-def _geometries(result: FrameResult) -> tuple[Geometry, ...] | None:
-    """Find the keypoints of instruments, as the node does if the topic has a subscriber."""
-    if not result.is_decided:
-        return None
-    found = result.segmentation
-    try:
-        return tuple(find_geometries(result.instruments, found.mask, found.roi))
-    except Exception:  # the node then publishes no decision on keypoints
-        return None
+    return Answer(
+        image.received_ns, image.header, result, found.pixels, ms, image.warnings, found.geometries
+    )
 
 
 def tracked(answer: Answer, pipeline: CameraPipeline) -> Answer:

@@ -9,7 +9,6 @@ Imports no slow library: some functions must be called before OpenCV or torch is
 
 import contextlib
 import ctypes
-import functools
 import gc
 import multiprocessing
 import os
@@ -319,40 +318,6 @@ def follow(function: Callable[[T], object], items: Iterable[T], depth: int = QUE
                 waiting.popleft().result()
         for future in waiting:
             future.result()
-
-
-class WorkerPool:
-    """
-    A pool of threads, which may be empty if there are no cores for it.
-
-    :param count: number of threads; with 0, a result is computed when it is requested.
-    """
-
-    def __init__(self, count: int = 0) -> None:
-        """Start threads only when there is work."""
-        self.count = count
-        self._pool = ThreadPoolExecutor(count, 'beside') if count else None
-
-    def begin(
-        self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
-    ) -> Callable[[], T]:
-        """
-        Submit a call.
-
-        :param function: the function and its arguments; called from any thread, in any order.
-        :return: a function that waits for the call, and returns its result or raises its error.
-        """
-        if self._pool is None:
-            return functools.partial(function, *args, **kwargs)
-        return self._pool.submit(function, *args, **kwargs).result
-
-    def __enter__(self) -> 'WorkerPool':
-        return self
-
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
-        """Wait for the threads; after an error, calls that have not started never start."""
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=error is not None)
 
 
 class _End:
