@@ -163,10 +163,11 @@ def _stages(options: argparse.Namespace, progress: Progress, begun_s: float) -> 
     import torch
 
     from surgseg_ros.benchmarking import floors
-    from surgseg_ros.core.processes import freeze_garbage, limit_arenas
+    from surgseg_ros.core.processes import freeze_garbage, limit_arenas, limit_waiting
     from surgseg_ros.core.segmenter import Segmenter
 
     limit_arenas()
+    limit_waiting()
     freeze_garbage()
     if options.threads:
         torch.set_num_threads(options.threads)

@@ -129,6 +129,20 @@ def limit_spinning() -> None:
         os.environ.setdefault('GOMP_SPINCOUNT', _SPINS)
 
 
+_SWITCH_S: Final = 5e-4
+
+
+def limit_waiting() -> None:
+    """
+    Let a thread that becomes ready wait for the GIL for half a millisecond, not for five.
+
+    The node receives an image while it finds instruments in the one before, which is a long
+    sequence of short steps in Python: of 300 images, one in ten waited for more than 2.6 ms, and
+    one in a hundred for more than 10.9; with this limit, 0.9 and 3.2 ms.
+    """
+    sys.setswitchinterval(_SWITCH_S)
+
+
 MAX_PIXELS: Final = 100_000_000
 """Maximum number of pixels of an image from outside: twelve times 4K."""
 

@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Final
 
 from surgseg_ros.core.errors import missing_library
 from surgseg_ros.core.files import remove_unfinished
-from surgseg_ros.core.processes import importing, kill_children, limit_arenas, limit_spinning
+from surgseg_ros.core.processes import (
+    importing,
+    kill_children,
+    limit_arenas,
+    limit_spinning,
+    limit_waiting,
+)
 
 if TYPE_CHECKING:
     from rclpy.executors import Executor
@@ -71,6 +77,7 @@ def _run(arguments: list[str], begun: threading.Event, stopped: threading.Event)
             from surgseg_ros.node.segmenter_node import SegmenterNode
 
         limit_arenas()
+        limit_waiting()
         begin_ros(arguments)
         begun.set()  # from now on, the node must publish a last status
         node = SegmenterNode()

@@ -90,12 +90,21 @@ def test_error_names_a_missing_library_at_once(monkeypatch, capsys):
     assert line.startswith("segmenter: No module named 'no_such_library': this is ")
 
 
-def test_a_parameter_of_a_wrong_type_ends_the_process_with_one_line(capsys):
+@pytest.fixture
+def usual_interval():
+    """Restore how long threads wait for the GIL, which is a setting of the process."""
+    usual = sys.getswitchinterval()
+    yield usual
+    sys.setswitchinterval(usual)
+
+
+def test_a_parameter_of_a_wrong_type_ends_the_process_with_one_line(capsys, usual_interval):
     arguments = ['--ros-args', '-p', 'cpu_threads:=many']
     try:
         assert entry_points._run(arguments, threading.Event(), threading.Event()) == 1
     finally:
         rclpy.try_shutdown()
+    assert sys.getswitchinterval() < usual_interval / 5  # set for the node from the beginning
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("segmenter: Trying to set parameter 'cpu_threads' to 'many'")
 
