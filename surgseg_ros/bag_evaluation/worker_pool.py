@@ -21,7 +21,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, NamedTuple, ParamSpec, TypeVar
 
-from surgseg_ros.core.processes import deaf_to_terminal, end_pool, exit_with_parent, keep_freed
+from surgseg_ros.core.processes import (
+    end_pool,
+    exit_with_parent,
+    ignore_terminal_signals,
+    keep_freed,
+)
 
 P = ParamSpec('P')
 T = TypeVar('T')
@@ -64,7 +69,7 @@ class WorkerPool:
             return here
         block = self._free.get()
         try:
-            with deaf_to_terminal():
+            with ignore_terminal_signals():
                 future: Future[Any] = self._pool.submit(_run, block.store(here))
         except BaseException as error:
             self._free.put(block)

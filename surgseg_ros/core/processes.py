@@ -21,9 +21,8 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Final, Generic, ParamSpec, TypeVar
+from typing import Final, Generic, TypeVar
 
-P = ParamSpec('P')
 T = TypeVar('T')
 
 _M_TRIM_THRESHOLD: Final = -1

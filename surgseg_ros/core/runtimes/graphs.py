@@ -22,7 +22,7 @@ _GRAPHS: Final = 16
 Function = Callable[..., Sequence[Tensor]]
 """Maps a sequence of tensors, and options, to tensors."""
 
-LEAST_AGREEMENT: Final = 0.999
+MIN_AGREEMENT: Final = 0.999
 """Share of equal values in a replay and in the call it was captured from, as for exports."""
 
 _TOLERANCE: Final = 0.02
@@ -159,6 +159,6 @@ def _agree(found: Tensor, expected: Tensor) -> bool:
     if found.shape != expected.shape:
         return False
     if not found.is_floating_point():
-        return bool((found == expected).float().mean() >= LEAST_AGREEMENT)
+        return bool((found == expected).float().mean() >= MIN_AGREEMENT)
     largest = _TOLERANCE * float(expected.abs().max())
     return torch.allclose(found, expected, rtol=_TOLERANCE, atol=largest, equal_nan=True)
