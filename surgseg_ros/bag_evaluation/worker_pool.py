@@ -64,27 +64,27 @@ class WorkerPool:
             must not keep or return arrays that it gets.
         :return: a function that waits for the call, and returns its result or raises its error.
         """
-        here = functools.partial(function, *args, **kwargs)
+        call = functools.partial(function, *args, **kwargs)
         if self._pool is None:
-            return here
+            return call
         block = self._free.get()
         try:
             with ignore_terminal_signals():
-                future: Future[Any] = self._pool.submit(_run, block.store(here))
+                future: Future[Any] = self._pool.submit(_run, block.store(call))
         except BaseException as error:
             self._free.put(block)
             if isinstance(error, BrokenProcessPool):
-                return here
+                return call
             raise
         future.add_done_callback(lambda _: self._free.put(block))
-        return functools.partial(self._result, future, here)
+        return functools.partial(self._result, future, call)
 
-    def _result(self, future: 'Future[Any]', here: Callable[[], T]) -> T:
+    def _result(self, future: 'Future[Any]', call: Callable[[], T]) -> T:
         try:
             result: T = future.result()
         except BrokenProcessPool:
             _LOG.warning('a worker process was killed: check the memory; its work is done again')
-            return here()
+            return call()
         return result
 
     def __enter__(self) -> 'WorkerPool':
