@@ -25,7 +25,7 @@ copyright = author  # noqa: A001  (the name that Sphinx reads)
 version = release
 
 extensions = ['myst_parser', 'sphinx.ext.autodoc', 'parameters']
-exclude_patterns = ['_build', 'extensions']
+exclude_patterns = ['_build', 'extensions', 'package_changelog.rst']  # changelog.rst includes it
 
 myst_enable_extensions = ['colon_fence', 'deflist']
 myst_heading_anchors = 3
@@ -43,7 +43,7 @@ html_css_files = ['site.css']
 html_show_copyright = False
 html_copy_source = False
 
-rosdoc2_settings = {'enable_intersphinx': True}
+rosdoc2_settings = {'enable_intersphinx': True, 'allow_other_extensions': True}
 
 _HEAVY = ('cv2', 'numpy', 'safetensors', 'segmentation_models_pytorch', 'torch')
 
