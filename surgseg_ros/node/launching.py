@@ -19,7 +19,7 @@ from surgseg_ros.core.parameters import SPLIT_CAMERAS
 from surgseg_ros.core.params_file import effective_value, read_value
 from surgseg_ros.core.segmentation import STEREO_LAYOUTS
 from surgseg_ros.node.middleware import ProfileChoice, choose_profile
-from surgseg_ros.node.stereo_output import camera_info_topics
+from surgseg_ros.node.parameters import camera_info_topics
 
 CONFIG: Final = Path(get_package_share_directory('surgseg_ros'), 'config')
 

@@ -28,8 +28,7 @@ from surgseg_ros.core.segmentation import STEREO_LAYOUTS, Roi
 from surgseg_ros.node.freshness import ResultPolicy
 from surgseg_ros.node.image_subscriber import INPUT_POLICIES, possible_topics
 from surgseg_ros.node.mailbox import Pairing
-from surgseg_ros.node.outputs import OUTPUT_POLICIES, RESULTS, prefixed
-from surgseg_ros.node.stereo_output import DETECTIONS_3D_TOPIC
+from surgseg_ros.node.outputs import DETECTIONS_3D_TOPIC, OUTPUT_POLICIES, RESULTS, prefixed
 
 
 @dataclass(frozen=True)
@@ -319,3 +318,17 @@ def _check(name: str, value: Any) -> None:
         choices = [x.lower() for x in _ENUMS[policy].__members__ if x != 'UNKNOWN']
         if not isinstance(value, str) or value.lower() not in choices:
             raise ValueError(f'{name} is {value!r}, expected one of {choices}')
+
+
+def camera_info_topics(images: Sequence[str], views: Sequence[str] = ()) -> tuple[str, ...]:
+    """
+    Return the topics of the cameras' calibrations, named as in image_transport.
+
+    :param images: the full names of the image topics.
+    :param views: the names of the cameras, if the images of a single topic have the views of two.
+    :return: `camera_info` beside each topic; for two views, `VIEW/camera_info` beside the topic.
+    """
+    bases = [image.removesuffix('/compressed').rpartition('/')[0] for image in images]
+    if views:
+        return tuple(f'{bases[0]}/{view}/camera_info' for view in views)
+    return tuple(f'{base}/camera_info' for base in bases)

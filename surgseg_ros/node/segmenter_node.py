@@ -26,10 +26,9 @@ from surgseg_ros.node.other_publishers import (
     check_other_publishers,
     check_subscriptions,
 )
-from surgseg_ros.node.outputs import Outputs, prefixed
-from surgseg_ros.node.parameters import Settings, find_misspelled, overridable
+from surgseg_ros.node.outputs import Outputs, StereoOutput, prefixed
+from surgseg_ros.node.parameters import Settings, camera_info_topics, find_misspelled, overridable
 from surgseg_ros.node.reporter import Reporter
-from surgseg_ros.node.stereo_output import StereoOutput, camera_info_topics
 from surgseg_ros.node.worker import Worker
 
 FAIL_SAFE_PERIOD_S = 0.02

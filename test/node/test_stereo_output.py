@@ -15,7 +15,8 @@ from surgseg_ros.core.detections import find_instruments, without_decision
 from surgseg_ros.core.segmentation import GridConfidence, Roi, Segmentation
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.messages.serialization import camera_info_to_msg, from_cdr, header, to_cdr
-from surgseg_ros.node.stereo_output import StereoOutput, camera_info_topics
+from surgseg_ros.node.outputs import StereoOutput
+from surgseg_ros.node.parameters import camera_info_topics
 from surgseg_ros.synthetic import Scene
 from surgseg_ros.synthetic.camera import camera_infos
 from surgseg_ros.synthetic.drawing import View
@@ -195,7 +196,7 @@ def test_publishing_continues_after_an_error(masks, monkeypatch):
     def fail(*_):
         raise ZeroDivisionError('of a test')
 
-    monkeypatch.setattr('surgseg_ros.node.stereo_output.locate_instruments', fail)
+    monkeypatch.setattr('surgseg_ros.node.outputs.locate_instruments', fail)
     _, output = make()
     give(output, masks)
     assert 'of a test' in output.state
