@@ -76,7 +76,7 @@ def test_option_every_selects_frames(model, tmp_path, write_video):
     ]
 
 
-@pytest.mark.parametrize('least', [(), ('--least-region',)])
+@pytest.mark.parametrize('minimum', [(), ('--least-region',)])
 def test_a_mask_is_the_result_of_the_segmenter(model, tmp_path, minimum):
     write_images(tmp_path / 'case', 'a_7.png')
     assert predict(model, tmp_path / 'case', tmp_path / 'out', *minimum) == 0

@@ -30,7 +30,7 @@ def test_threshold_of_1_keeps_confidences_that_round_to_1() -> None:
     assert found.mask.tolist() == [[0, NO_DECISION, NO_DECISION, NO_DECISION]]
 
 
-@pytest.mark.parametrize('least', [-0.1, 1.1, float('nan')])
+@pytest.mark.parametrize('minimum', [-0.1, 1.1, float('nan')])
 def test_rejects_a_threshold_that_is_not_a_probability(minimum: float) -> None:
     with pytest.raises(ValueError, match='min_confidence is'):
         apply_confidence_threshold(Segmentation(MASK, CONFIDENCE), minimum)
