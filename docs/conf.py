@@ -25,7 +25,7 @@ copyright = author  # noqa: A001  (the name that Sphinx reads)
 version = release
 
 extensions = ['myst_parser', 'sphinx.ext.autodoc', 'parameters']
-exclude_patterns = ['_build', 'extensions', 'package_changelog.rst']  # changelog.rst includes it
+exclude_patterns = ['_build', 'extensions']
 
 myst_enable_extensions = ['colon_fence', 'deflist']
 myst_heading_anchors = 3
