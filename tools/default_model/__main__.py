@@ -50,7 +50,7 @@ SCENES: Final = Videos(seed=42, videos=1400, frames=2, stride=40, size=(360, 640
 """Few frames per scene, far apart: more scenes are better than more frames of a scene."""
 
 TRACED_SCENES: Final = 120
-"""Number of path traced scenes, of two images each; a scene takes half a minute on two cores."""
+"""Number of path traced scenes, of two images each; a scene takes nine seconds on two cores."""
 
 DRAWN_VIDEOS: Final = 110
 """Number of drawn videos, of two images each, in the second run."""
