@@ -56,6 +56,11 @@ class Part:
         """(m, 2) at most SAMPLE points of its edge."""
         return self.rim[:: -(-len(self.rim) // SAMPLE)]
 
+    @cached_property
+    def box(self) -> tuple[Points, Points]:
+        """(2,) smallest and (2,) largest x and y of its points."""
+        return self.points.min(axis=0), self.points.max(axis=0)
+
     @property
     def middle(self) -> Points:
         """(2,) centroid of its points."""
@@ -123,16 +128,38 @@ def touch(first: Part, second: Part, step_px: float) -> bool:
     :return: whether a point of one part is next to a point of the other.
     """
     margin = 1.5 * step_px
-    near, other = _within(second.rim, first.rim, margin), first.rim
-    other = _within(other, near, margin) if len(near) else near
+    if not are_near(first, second, margin):
+        return False
+    near, other = within(second.rim, first.rim, margin), first.rim
+    other = within(other, near, margin) if len(near) else near
     if not len(other):
         return False
     away = np.abs(other[:, None] - near[None]).max(axis=2)
     return bool(away.min() <= margin)
 
 
-def _within(points: Points, others: Points, margin: float) -> Points:
-    """Select the points in or near the bounding rectangle of other points."""
+def are_near(first: Part, second: Part, limit_px: float) -> bool:
+    """
+    Return whether the bounding rectangles of two parts are near; if not, the parts are not either.
+
+    :param first: a part.
+    :param second: another part.
+    :param limit_px: largest gap in x and in y.
+    :return: whether neither gap is larger.
+    """
+    (low, high), (other_low, other_high) = first.box, second.box
+    return bool((np.maximum(other_low - high, low - other_high) <= limit_px).all())
+
+
+def within(points: Points, others: Points, margin: float) -> Points:
+    """
+    Select the points in or near the bounding rectangle of other points.
+
+    :param points: (n, 2) x and y in pixels.
+    :param others: (m, 2) other points, at least one.
+    :param margin: greatest distance from the rectangle in x and in y, in pixels.
+    :return: (k, 2) those of the points.
+    """
     low, high = others.min(axis=0) - margin, others.max(axis=0) + margin
     return np.asarray(points[((points >= low) & (points <= high)).all(axis=1)])
 

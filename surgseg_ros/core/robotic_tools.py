@@ -15,6 +15,7 @@ from surgseg_ros.core.parts import (
     MIN_SAMPLES,
     Part,
     ToolParts,
+    are_near,
     distances,
     find_parts,
     tool_width,
@@ -29,6 +30,12 @@ _MAX_GAP: Final = 1.3
 
 _MAX_OPEN_GAP: Final = 0.15
 """Widest gap to a tool that nothing needs to cover, in shaft widths."""
+
+_WRIST_GAP: Final = 0.5
+"""The same for a wrist, if no other tool claims it."""
+
+_AXIAL_WEIGHT: Final = 0.1
+"""Where a wrist is divided, distances beyond the shaft count this much, those from its axis 1."""
 
 _COVERED_SHARE: Final = 0.6
 
@@ -60,18 +67,20 @@ def group_tools(mask: NDArray[np.uint8], field: Field) -> list[ToolParts]:
         if part.label == SHAFT:
             for strip, own in split_strips(part.points, field):
                 shafts.append(Part(SHAFT, part.points[own], field.step, strip))
-    tools = [ToolParts(group, [], []) for group in _join_shafts(shafts, ends, field)]
+    tools = [ToolParts(group, [], []) for group in _join_shafts(shafts, ends, mask, field)]
     for tool in tools:
         _orient_shaft(tool, ends, field)
     costs = SampleCosts()
     for label in (WRIST, CLASPER):
         waiting = [part for part in ends if part.label == label]
         for part in sorted(waiting, key=lambda part: costs.order(part, tools)):
-            _attach(part, tools, costs, mask, field)
+            _attach(part, tools, costs, mask)
     return sorted(tools, key=lambda tool: float(tool.parts[0].middle[0]))
 
 
-def _join_shafts(shafts: list[Part], ends: list[Part], field: Field) -> list[list[Part]]:
+def _join_shafts(
+    shafts: list[Part], ends: list[Part], mask: NDArray[np.uint8], field: Field
+) -> list[list[Part]]:
     """Group the pieces of shafts that something in front of them, or their wrist, separates."""
     groups: list[list[Part]] = []
     for part in sorted(shafts, key=lambda part: -len(part.points)):
@@ -82,12 +91,20 @@ def _join_shafts(shafts: list[Part], ends: list[Part], field: Field) -> list[lis
             if _enter_separately(group[0], part, field) or _ends_in_wrist(group[0], part, ends):
                 continue
             known = group[0], part
-            if continues(*known) or _is_visible_beside(*known) or _are_parallel_ears(*known, ends):
+            apart = continues(*known) and _is_bridged(group, part, mask)
+            if apart or _is_visible_beside(*known) or _are_parallel_ears(*known, ends):
                 group.append(part)
                 break
         else:
             groups.append([part])
     return groups
+
+
+def _is_bridged(group: list[Part], piece: Part, mask: NDArray[np.uint8]) -> bool:
+    """Return whether something other than tissue covers the gap between pieces of a shaft."""
+    sample = piece.sample
+    nearest = sample[int(distances(sample, group).argmin())]
+    return _is_covered(nearest, piece, ToolParts(group, [], []), mask)
 
 
 def _are_ears(first: Part, second: Part, ends: list[Part], step_px: float) -> bool:
@@ -153,6 +170,7 @@ _AGREEMENT: Final = 0.8
 """The two directions disagree if the cosine of the angle between them is below this."""
 
 _PARALLEL_RAD: Final = 0.2
+_TURNED_RAD: Final = 0.4
 _INSIDE: Final = 1.15
 _OFFSET: Final = 0.3
 
@@ -176,12 +194,14 @@ def continues(shaft: Part, piece: Part, apart: float = 4.0) -> bool:
     wide = float(np.ptp(across))
     if not fits or gap > apart * 2 * half:
         return False
+    turned = angle_between(strip.direction, other.direction)
+    turned = min(turned, np.pi - turned)
     if float(np.abs(across).max()) < _INSIDE * half:  # visible between other objects
-        return True
+        is_slanted = _TURNED_RAD < turned < np.pi / 2 - _TURNED_RAD
+        return not is_slanted or other.length_px < _STUB * other.width_px
     if not 0.5 < wide / (2 * half) < 1.6:
         return False
-    turned = angle_between(strip.direction, other.direction)
-    return min(turned, np.pi - turned) < _PARALLEL_RAD or other.length_px < 1.5 * wide
+    return turned < _PARALLEL_RAD or other.length_px < 1.5 * wide
 
 
 def _are_parallel_ears(shaft: Part, piece: Part, ends: list[Part]) -> bool:
@@ -196,7 +216,7 @@ def _are_parallel_ears(shaft: Part, piece: Part, ends: list[Part]) -> bool:
     if gap < 0 or overlap < 0.5 * min(strip.length_px, float(np.ptp(along))):
         return False
     for part in ends:
-        if part.label == WRIST:
+        if part.label == WRIST and touch(shaft, part, part.step) and touch(piece, part, part.step):
             at, beside = strip.coordinates(part.points)
             near = (at > along.min()) & (at < along.max()) & (side * beside > 0)
             between = near & (side * beside < float((side * across).min()) + strip.half_px)
@@ -237,6 +257,9 @@ def _orient_shaft(tool: ToolParts, ends: list[Part], field: Field) -> None:
 
 def _direction_to_attached(shaft: Part, ends: list[Part], width_px: float) -> Points | None:
     """Return the direction from a shaft to the wrist or clasper that touches it, if one does."""
+    ends = [part for part in ends if are_near(shaft, part, 0.5 * width_px)]
+    if not ends:
+        return None
     sample = shaft.sample
     gaps = [float(distances(sample, [part]).min()) for part in ends]
     nearest = int(np.argmin(gaps))
@@ -251,20 +274,11 @@ def _attach(
     tools: list[ToolParts],
     known: SampleCosts,
     mask: NDArray[np.uint8],
-    field: Field,
 ) -> None:
     """Attach a wrist or a clasper to its tool; split it if it belongs to several tools."""
     sample = part.sample
     costs = [known.of(part, tool) for tool in tools]
-    near = [
-        n
-        for n, cost in enumerate(costs)
-        if cost.min() <= _MAX_OPEN_GAP
-        or _has_fork_only(tools[n], part, field.step)
-        or (cost.min() <= _MAX_GAP and _is_covered(sample[cost.argmin()], part, tools[n], mask))
-    ]
-    if not near and part.label == CLASPER:
-        near = _nearest_tool(sample, tools)
+    near = _possible_owners(part, tools, costs, mask)
     if not near:
         own = ToolParts([], [], [])
         _part_list(own, part.label).append(part)
@@ -277,13 +291,41 @@ def _attach(
         nearest = [float(np.sort(costs[n])[: 1 + len(sample) // 4].mean()) for n in near]
         _part_list(tools[near[int(np.argmin(nearest))]], part.label).append(part)
         return
-    away = [costs_of(part.points, part.label, tools[n]) * tool_width(tools[n]) for n in close]
+    away = [
+        costs_of(part.points, part.label, tools[n], _AXIAL_WEIGHT) * tool_width(tools[n])
+        for n in close
+    ]
     owner = np.argmin(away, axis=0)
     for place, number in enumerate(close):
         own_points = part.points[owner == place]
         if len(own_points) >= MIN_SAMPLES:
             tools[number].is_shared |= part.label == CLASPER
-            _part_list(tools[number], part.label).append(Part(part.label, own_points, field.step))
+            _part_list(tools[number], part.label).append(Part(part.label, own_points, part.step))
+
+
+def _possible_owners(
+    part: Part, tools: list[ToolParts], costs: list[Points], mask: NDArray[np.uint8]
+) -> list[int]:
+    """List the tools that a wrist or a clasper is near, given the costs of its sample."""
+    near = [
+        n
+        for n, cost in enumerate(costs)
+        if cost.min() <= _MAX_OPEN_GAP
+        or _has_fork_only(tools[n], part, part.step)
+        or (
+            cost.min() <= _MAX_GAP
+            and _is_covered(part.sample[cost.argmin()], part, tools[n], mask)
+        )
+    ]
+    if not near and part.label == WRIST:
+        near = [
+            n
+            for n, (tool, cost) in enumerate(zip(tools, costs))
+            if cost.min() <= _WRIST_GAP or _touches_shaft(tool, part)
+        ]
+    if not near and part.label == CLASPER:
+        near = _nearest_tool(part.sample, tools)
+    return near
 
 
 def _select_owners(jaw: Part, tools: list[ToolParts], numbers: list[int]) -> list[int]:
@@ -309,6 +351,10 @@ def _has_fork_only(tool: ToolParts, wrist: Part, step_px: float) -> bool:
     area = sum(len(shaft.points) for shaft in tool.shafts)
     small = area < _EARS * len(wrist.points)
     return small and any(touch(shaft, wrist, step_px) for shaft in tool.shafts)
+
+
+def _touches_shaft(tool: ToolParts, wrist: Part) -> bool:
+    return any(touch(shaft, wrist, wrist.step) for shaft in tool.shafts)
 
 
 def _nearest_tool(jaw: Points, tools: list[ToolParts]) -> list[int]:

@@ -221,6 +221,9 @@ Points = NDArray[np.float64]
 GRID_ROWS: Final = 270
 """Shapes are analysed on a grid of every nth row and column, with about this many rows."""
 
+MIN_CONTACT: Final = 3
+"""Least number of samples with which a region touches the border."""
+
 
 @dataclass(frozen=True)
 class Field:
@@ -266,6 +269,35 @@ class Field:
         circle = self.roi.circle
         away = circle.distances(points[..., 1], points[..., 0])
         return np.asarray(np.minimum(gaps, circle.radius_px - away))
+
+    def touches(self, points: Points) -> NDArray[np.bool_]:
+        """
+        Find the points that are next to the border.
+
+        :param points: (n, 2) x and y in pixels, on the grid.
+        :return: (n,) whether the distance of each from the border is at most a step of the grid.
+        """
+        return np.asarray(self.gaps(points) <= 1.01 * self.step)
+
+    def contacts(self, points: Points) -> list[Points]:
+        """
+        Find where points touch the border.
+
+        :param points: (n, 2) x and y in pixels, on the grid.
+        :return: the (m, 2) points of each contact, longest first.
+        """
+        at_border = points[self.touches(points)]
+        if not len(at_border):
+            return []
+        away = at_border - self.middle
+        around = at_border[np.argsort(np.arctan2(away[:, 1], away[:, 0]), kind='stable')]
+        steps = np.diff(around, axis=0, append=around[:1])
+        cut = np.flatnonzero(np.hypot(*steps.T) > 3 * self.step)
+        if not len(cut):
+            return [at_border]
+        turned = np.roll(around, -int(cut[-1]) - 1, axis=0)
+        groups = np.split(turned, (cut[:-1] - cut[-1]) % len(around))
+        return sorted((g for g in groups if len(g) >= MIN_CONTACT), key=len, reverse=True)
 
     def border_hit(self, start: Points, direction: Points) -> Points:
         """

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from surgseg_ros.core.segmentation import Field, Points
+from surgseg_ros.core.segmentation import MIN_CONTACT, Field, Points
 
 _BINS: Final = 24
 _MIN_BINS: Final = 4
@@ -27,12 +27,14 @@ _OUTLIER_SHARE: Final = 0.12
 _LOCAL: Final = 1.2
 """Length of the piece at the border to which a strip is fitted, in lengths of its contact."""
 
+_STUB: Final = 2.0
+"""Points may be a strip across their axis if they are at most this many times as long as wide."""
+
 _QUANTILE: Final = 0.98
 _BENT_RAD: Final = 0.07
 _OPPOSITE_RAD: Final = 0.6
 """Two strips from opposite sides must meet at an angle, of _BENT_RAD to this."""
 
-_MIN_CONTACT: Final = 3
 _MAX_STRIPS: Final = 4
 _SAME_RAD: Final = 0.15
 _SAMPLE: Final = 200
@@ -113,8 +115,10 @@ def fit_strip(points: Points, field: Field) -> Strip:
     """
     step_px, origin = field.step, points.mean(axis=0)
     away = points - origin
-    _, vectors = np.linalg.eigh(away.T @ away)
+    squares, vectors = np.linalg.eigh(away.T @ away)
     direction = vectors[:, 1]
+    if squares[1] < _STUB**2 * squares[0]:
+        direction = _inward(points, field, direction)
     rim = _ends_of_lines(points, 0 if abs(direction[0]) > abs(direction[1]) else 1, step_px)
     for _ in range(_ROUNDS):
         normal = np.array([-direction[1], direction[0]])
@@ -139,6 +143,17 @@ def fit_strip(points: Points, field: Field) -> Strip:
     pad = step_px / 2
     ends = float(along.min()) - pad, float(along.max()) + pad
     return Strip(origin, direction, *ends, half + pad, slope, residual)
+
+
+def _inward(points: Points, field: Field, axis: Points) -> Points:
+    """Return the direction from where points touch the border, if that is long; else the axis."""
+    contact = points[field.touches(points)]
+    if len(contact) < MIN_CONTACT:
+        return axis
+    away = points.mean(axis=0) - contact.mean(axis=0)
+    length = math.hypot(*away)
+    is_long = 2 * math.hypot(*np.ptp(contact, axis=0)) >= float(np.ptp(points @ axis))
+    return np.asarray(away / length) if is_long and length > field.step else axis
 
 
 def _ends_of_lines(points: Points, axis: int, step_px: int) -> Points:
@@ -229,7 +244,8 @@ def split_strips(points: Points, field: Field) -> list[tuple[Strip, NDArray[np.b
     """
     step_px, whole = field.step, fit_strip(points, field)
     everything = [(whole, np.ones(len(points), bool))]
-    contacts = _contacts(points, field) if len(points) >= _MIN_POINTS else []
+    contacts = field.contacts(points) if len(points) >= _MIN_POINTS else []
+    contacts = contacts[:_MAX_STRIPS]
     if len(contacts) < 2:
         return everything
     alone = _misfit(points, [whole], step_px)
@@ -309,23 +325,6 @@ def _covered(along: Points, across: Points, step_px: float) -> float:
     np.maximum.at(high, bins, across)
     full = high >= low
     return float((high[full] - low[full] + step_px).sum() * width)
-
-
-def _contacts(points: Points, field: Field) -> list[Points]:
-    """Find where the points touch the border: (n, 2) for each contact, longest first."""
-    at_border = points[field.gaps(points) <= 1.01 * field.step]
-    if not len(at_border):
-        return []
-    away = at_border - field.middle
-    around = at_border[np.argsort(np.arctan2(away[:, 1], away[:, 0]), kind='stable')]
-    steps = np.diff(around, axis=0, append=around[:1])
-    cut = np.flatnonzero(np.hypot(*steps.T) > 3 * field.step)
-    if not len(cut):
-        return [at_border]
-    turned = np.roll(around, -int(cut[-1]) - 1, axis=0)
-    groups = np.split(turned, (cut[:-1] - cut[-1]) % len(around))
-    found = [group for group in groups if len(group) >= _MIN_CONTACT]
-    return sorted(found, key=len, reverse=True)[:_MAX_STRIPS]
 
 
 def _ray(points: Points, contact: Points, field: Field) -> Strip:

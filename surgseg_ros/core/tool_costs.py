@@ -58,13 +58,14 @@ class SampleCosts:
         return len(minimum) > 1 and minimum[1] <= SHARED, minimum[0] if minimum else 0.0
 
 
-def costs_of(points: Points, label: int, tool: ToolParts) -> Points:
+def costs_of(points: Points, label: int, tool: ToolParts, axial_weight: float = 1.0) -> Points:
     """
     Compute the distance of each point from the part that it would continue, in tool widths.
 
     :param points: (n, 2) x and y in pixels, of a part.
     :param label: label of the part, WRIST or CLASPER.
     :param tool: the tool that the part may belong to.
+    :param axial_weight: weight of distances along the axis, beyond the end of the shaft.
     :return: (n,) costs.
     """
     if label == CLASPER and tool.wrists:
@@ -83,7 +84,9 @@ def costs_of(points: Points, label: int, tool: ToolParts) -> Points:
     beside_px = np.maximum(0, np.abs(across) - half)
     behind_px = np.maximum(0, -beyond_px - half)
     beyond_px = np.where(beyond_px < 0, _BEHIND * behind_px, beyond_px)
-    costs = np.hypot(beyond_px, beside_px) / (2 * half)
+    costs = np.hypot(np.where(beyond_px > 0, axial_weight, 1.0) * beyond_px, beside_px) / (
+        2 * half
+    )
     if label == WRIST and tool.wrists:  # the other piece of a wrist that something covers
         costs = np.minimum(costs, distances(points, tool.wrists) / (2 * half))
     return np.asarray(costs)

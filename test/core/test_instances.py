@@ -180,7 +180,46 @@ def test_a_thread_that_runs_through_tissue_or_under_a_tool_is_one():
 def test_a_sliver_of_a_shaft_between_occluders_belongs_to_it():
     mask = bar(empty(), (-20, 130), (200, 130), 40, SHAFT)
     bar(mask, (230, 138), (260, 138), 10, SHAFT)
+    assert len(tools_of(mask)) == 2  # nothing covers the gap
+    bar(mask, (215, 0), (215, 269), 28, SUCTION)
     assert len(tools_of(mask)) == 1
+
+
+def test_a_slanted_piece_of_a_shaft_behind_an_occluder_is_another_tool():
+    mask = bar(empty(), (-20, 130), (165, 130), 80, SHAFT)
+    bar(mask, (200, 0), (200, 269), 70, SUCTION)
+    bar(mask, (240, 110), (300, 155), 10, SHAFT)
+    assert len(tools_of(mask)) == 2
+
+
+def test_a_shaft_wider_than_long_points_into_the_image():
+    mask = bar(empty(), (500, 130), (405, 130), 120, SHAFT)
+    strip = tools_of(mask)[0].parts.shafts[0].strip
+    assert strip.direction == pytest.approx((-1, 0), abs=0.05)
+
+
+def test_parallel_shafts_are_two_if_the_wrist_touches_one_of_them():
+    mask = bar(empty(), (100, 60), (100, 200), 40, SHAFT)
+    bar(mask, (300, 60), (300, 200), 40, SHAFT)
+    bar(mask, (120, 100), (230, 100), 30, WRIST)
+    assert [len(i.parts.shafts) for i in tools_of(mask)] == [1, 1]
+
+
+@pytest.mark.parametrize(('start', 'stop'), [((100, 151), (100, 200)), ((212, 130), (260, 130))])
+def test_a_wrist_beside_or_near_a_single_shaft_belongs_to_it(start, stop):
+    mask = bar(empty(), (-20, 130), (200, 130), 40, SHAFT)
+    bar(mask, start, stop, 24, WRIST)
+    assert len(tools_of(mask)) == 1
+
+
+def test_wrists_that_touch_are_divided_along_the_axes_of_their_shafts():
+    mask = bar(empty(), (-20, 100), (150, 100), 40, SHAFT)
+    bar(mask, (500, 141), (330, 141), 40, SHAFT)
+    bar(mask, (150, 100), (300, 100), 40, WRIST)
+    own_px = np.count_nonzero(mask[:, :330])
+    bar(mask, (330, 141), (250, 141), 40, WRIST)
+    first, _ = tools_of(mask)
+    assert first.area_px == pytest.approx(own_px, rel=0.05)
 
 
 def test_a_short_piece_of_a_needle_belongs_to_the_rest_of_it():
