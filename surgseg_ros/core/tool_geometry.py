@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from surgseg_ros.core.keypoints import Geometry, Keypoint, KeypointKind, make_point
-from surgseg_ros.core.parts import Part, ToolParts, tool_width
+from surgseg_ros.core.parts import Part, ToolParts, tool_width, within
 from surgseg_ros.core.segmentation import Field, Points
 from surgseg_ros.core.strips import Strip
 
@@ -37,6 +37,9 @@ _ROOT: Final = 0.12
 """Share of the samples of a part by which its start or end is determined."""
 
 _GAP_RAD: Final = 0.05
+
+_COVERED_PIVOT: Final = 0.25
+"""Without a wrist, the pivot is this far inside the end of the shaft, in its widths."""
 
 _FAR: Final = 0.5
 """Two jaws are distinguished by their samples beyond this share of their length."""
@@ -69,6 +72,8 @@ def tool_geometry(tool: ToolParts, field: Field) -> Geometry:
         place = joint, strip.direction
         found.append(_point(KeypointKind.WRIST_JOINT, *place, width, field))
     pivot = _pivot(joint, wrist, clasper)
+    if pivot is not None and not len(wrist):
+        pivot = _root(tool, step, pivot)
     opening = None
     if pivot is not None:
         towards = clasper.mean(axis=0) - pivot
@@ -147,6 +152,28 @@ def _pivot(joint: Points | None, wrist: Points, clasper: Points) -> Points | Non
     normal = np.array([-direction[1], direction[0]])
     across = float(((clasper - base) @ normal)[along <= near].mean())
     return np.asarray(base + min(end, (root + end) / 2) * direction + across * normal)
+
+
+def _root(tool: ToolParts, step_px: float, otherwise: Points) -> Points:
+    """Find the middle of where the jaws touch a shaft without a wrist; the pivot is there."""
+    margin = 1.5 * step_px
+    jaws, shaft = (_rims(parts) for parts in (tool.claspers, tool.shafts))
+    shaft = within(shaft, jaws, margin)
+    if not len(shaft):
+        return otherwise
+    apart = np.abs(jaws[:, None] - shaft[None]).max(axis=2).min(axis=1)
+    roots = jaws[apart <= margin]
+    if not len(roots):
+        return otherwise
+    root = roots.mean(axis=0)
+    back = root - _all(tool.claspers).mean(axis=0)
+    return np.asarray(
+        root + _COVERED_PIVOT * tool_width(tool) * back / max(math.hypot(*back), 1e-9)
+    )
+
+
+def _rims(parts: Iterable[Part]) -> Points:
+    return np.concatenate([part.rim for part in parts])
 
 
 def jaw_tips(clasper: Points, pivot: Points, step_px: float) -> list[Points]:

@@ -72,6 +72,20 @@ def test_open_jaws_have_two_tips_and_an_angle():
     assert points[KINDS.TIP].place == pytest.approx((left.place + right.place) / 2, abs=0.1)
 
 
+def test_jaws_without_a_wrist_open_about_the_end_of_their_cover():
+    pivot = np.array([236.0, 160])
+    mask = bar(empty(), (-20, 130), (190, 130), 40, SHAFT)
+    for degrees in (-15, 75):
+        away = np.array([np.cos(np.radians(degrees)), np.sin(np.radians(degrees))])
+        bar(mask, pivot, pivot + 60 * away, 10, CLASPER)
+    cover = np.array([(190, 110), (236, 149), (245, 160), (236, 171), (190, 150)], np.int32)
+    cv2.fillPoly(mask, [cover], SHAFT)
+    points, geometry = points_of(mask)
+    assert points[KINDS.LEFT_JAW_TIP].place == pytest.approx(pivot + np.array([58, -16]), abs=3)
+    assert points[KINDS.RIGHT_JAW_TIP].place == pytest.approx(pivot + np.array([16, 58]), abs=3)
+    assert geometry.opening_deg == pytest.approx(90, abs=8)
+
+
 def test_left_and_right_are_as_seen_along_the_shaft():
     points, _ = points_of(tool(empty(), (500, 130), (200, 130)))
     assert points[KINDS.LEFT_SHAFT_EDGE].y_px > points[KINDS.RIGHT_SHAFT_EDGE].y_px
