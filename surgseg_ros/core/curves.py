@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -123,7 +123,6 @@ def course(points: Points, cell_px: float) -> Points:
     :return: (m, 2) the shortest path through the thread between its two most distant ends.
     """
     # Imported here: the node imports this module when it starts, and SciPy takes long to import.
-    from scipy.sparse import csr_array
     from scipy.sparse.csgraph import dijkstra
     from scipy.spatial import cKDTree
 
@@ -135,21 +134,28 @@ def course(points: Points, cell_px: float) -> Points:
     if len(nodes) < 3:
         return nodes
     pairs = cKDTree(nodes).query_pairs(1.9 * cell_px, output_type='ndarray')
-    pairs = _connect_components(nodes, pairs)
+    graph = _graph(nodes, pairs)
+    away = dijkstra(graph, True, 0)
+    if np.isinf(away).any():
+        graph = _graph(nodes, _connect_components(nodes, pairs))
+        away = dijkstra(graph, True, 0)
+    begin = int(away.argmax())
+    away, before = dijkstra(graph, True, begin, return_predecessors=True)
+    path = [int(away.argmax())]
+    while path[-1] != begin:
+        path.append(int(before[path[-1]]))
+    return np.asarray(nodes[path[::-1]])
+
+
+def _graph(nodes: Points, pairs: NDArray[np.intp]) -> Any:
+    """Create the graph with an edge for each pair of nodes, as long as the pair is apart."""
+    from scipy.sparse import csr_array
+
     lengths = np.hypot(*(nodes[pairs[:, 0]] - nodes[pairs[:, 1]]).T)
     froms, tos = np.concatenate([pairs, pairs[:, ::-1]]).T
     order = np.argsort(froms, kind='stable')  # sorted by row, as csr_array requires
     rows = np.searchsorted(froms[order], np.arange(len(nodes) + 1))
-    graph = csr_array((np.tile(lengths, 2)[order], tos[order], rows), shape=(len(nodes),) * 2)
-    start = 0
-    for _ in range(2):
-        away, before = dijkstra(graph, True, start, return_predecessors=True)
-        far = int(np.where(np.isfinite(away), away, -1).argmax())
-        begin, start = start, far
-    path = [far]
-    while path[-1] != begin and before[path[-1]] >= 0:
-        path.append(int(before[path[-1]]))
-    return np.asarray(nodes[path[::-1]])
+    return csr_array((np.tile(lengths, 2)[order], tos[order], rows), shape=(len(nodes),) * 2)
 
 
 def _connect_components(nodes: Points, pairs: NDArray[np.intp]) -> NDArray[np.intp]:
@@ -185,13 +191,16 @@ def resample(line: Points, count: int = LINE_POINTS) -> Points:
 COURSE_CELLS: Final = 90
 """Number of cells of `course` per image height."""
 
-_GAP_CELLS: Final = 9.0
+_GAP_CELLS: Final = 14.0
 """Widest gap between two pieces of the same thread, in cells, if tissue covers it."""
 
 _COVERED_GAP_CELLS: Final = 36.0
 """Widest gap between two pieces of the same thread, in cells, if a tool covers it."""
 
 _TURN_RAD: Final = 0.9
+
+_ARC_TURN_RAD: Final = 1.45
+"""Largest turn at both ends of a gap if they are alike, as those of an arc are."""
 
 
 class ThreadEnds(NamedTuple):
@@ -242,15 +251,15 @@ def is_same_thread(thread: ThreadEnds, piece: ThreadEnds, mask: NDArray[np.uint8
                 between = mask[line[:, 1], line[:, 0]]
                 if np.isin(between, (BACKGROUND, NO_DECISION)).mean() >= 0.5:
                     continue
-            turns = [_angle_between(out, gap), _angle_between(back, -gap)]
-            if length < 1.5 * cell or max(turns) < _TURN_RAD:
+            turns = _turn(out, gap), _turn(gap, -back)
+            larger = max(map(abs, turns))
+            is_arc = larger < _ARC_TURN_RAD and abs(turns[0] - turns[1]) < _TURN_RAD
+            if length < 1.5 * cell or larger < _TURN_RAD or is_arc:
                 return True
     return False
 
 
-def _angle_between(first: Points, second: Points) -> float:
-    """Compute the angle between two directions; 0 if one of them is the zero vector."""
-    lengths = float(np.hypot(*first)) * float(np.hypot(*second))
-    if lengths == 0:
-        return 0.0
-    return math.acos(float(np.clip(first @ second / lengths, -1, 1)))
+def _turn(first: Points, second: Points) -> float:
+    """Compute the angle from one direction to another, -pi to pi; 0 if either is zero."""
+    cross = float(first[0] * second[1] - first[1] * second[0])
+    return math.atan2(cross, float(first @ second))

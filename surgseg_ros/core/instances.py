@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from surgseg_ros.core.curves import Arc, fit_arc, is_same_thread, lies_on, thread_ends
 from surgseg_ros.core.labels import (
     CATHETER,
+    CLAMPS,
     HOLDER,
     NEEDLE,
     ROBOTIC_TOOL,
@@ -39,7 +40,7 @@ def separate_instruments(
     :return: the runs of each instrument, and its parts if it is a robotic tool; every run belongs
         to one instrument.
     """
-    if len(np.unique(regions)) > MAX_REGIONS:  # noise, in which nothing needs to be joined
+    if np.count_nonzero(np.bincount(regions)) > MAX_REGIONS:  # noise: nothing is joined
         order = np.argsort(regions, kind='stable')
         borders = np.flatnonzero(np.diff(regions[order])) + 1
         return [(runs.take(region), None) for region in np.split(order, borders)]
@@ -87,8 +88,8 @@ class _Owners:
             places = places[
                 (places >= 0) & (pixels < ends[places])
             ]  # ignore components that were not chosen
-            for region in np.unique(self._regions[chosen[places]]):
-                members.setdefault(int(region), set()).add(number)
+            for root in np.flatnonzero(np.bincount(self._regions[chosen[places]])).tolist():
+                members.setdefault(root, set()).add(number)
         own: dict[int, list[Runs]] = {}
         alone: list[tuple[Runs, ToolParts | None]] = []
         order = chosen[np.argsort(self._regions[chosen], kind='stable')]
@@ -193,18 +194,18 @@ def join_pieces(pieces: list[Runs], mask: NDArray[np.uint8], field: Field) -> li
             continue
         describe, same = _CONTINUATIONS[label]
         group.sort(key=lambda piece: -int(piece.lengths.sum()))
-        kept: list[tuple[list[Runs], Points, Any]] = []
+        kept: list[list[tuple[Runs, Any]]] = []
         for piece in group:
-            points = sample_runs(piece, field.step)
-            described = describe(points, field)
-            for place, (members, others, form) in enumerate(kept):
-                if same(form, described, mask):
-                    points = np.concatenate([others, points])
-                    kept[place] = [*members, piece], points, describe(points, field)
-                    break
-            else:
-                kept.append(([piece], points, described))
-        joined += [_merged(members) for members, *_ in kept]
+            form = describe(sample_runs(piece, field.step), field)
+            own, others = [(piece, form)], []
+            for members in kept:
+                is_same = any(same(known, form, mask) for _, known in members)
+                if is_same:
+                    own += members
+                else:
+                    others.append(members)
+            kept = [*others, own]
+        joined += [_merged([piece for piece, _ in members]) for members in kept]
     return joined
 
 
@@ -214,6 +215,9 @@ _COVERED_GAP: Final = 20.0
 _COVERED_SHARE: Final = 0.8
 _MAX_GAP: Final = 0.35
 """Widest gap that something may cover, in image heights."""
+
+_NARROW: Final = 0.06
+"""The same for pieces that nothing else shows to belong together."""
 
 _SAMPLE: Final = 200
 
@@ -227,21 +231,33 @@ def _rod(points: Points, field: Field) -> Part | None:
 def _is_same_rod(rod: Part | None, piece: Part | None, mask: NDArray[np.uint8]) -> bool:
     if rod is None or piece is None:
         return False
-    if continues(rod, piece):
+    if continues(rod, piece) or _is_near(rod.points, piece.points, mask):
         return True
     return continues(rod, piece, _COVERED_GAP) and _is_covered(rod.points, piece.points, mask)
 
 
-def _is_covered(first: Points, second: Points, mask: NDArray[np.uint8]) -> bool:
-    """Return whether the gap between two pieces is short, and something covers all of it."""
+def _is_covered(
+    first: Points, second: Points, mask: NDArray[np.uint8], max_gap: float = _MAX_GAP
+) -> bool:
+    """Return whether the gap is at most a share of the image's height, and covered."""
     first, second = (points[:: max(1, len(points) // _SAMPLE)] for points in (first, second))
+    apart = np.maximum(
+        second.min(axis=0) - first.max(axis=0), first.min(axis=0) - second.max(axis=0)
+    )
+    if apart.max() > max_gap * mask.shape[0]:
+        return False
     gaps = np.hypot(*(first[:, None] - second[None]).transpose(2, 0, 1))
     one, other = np.unravel_index(gaps.argmin(), gaps.shape)
-    if gaps[one, other] > _MAX_GAP * mask.shape[0]:
+    if gaps[one, other] > max_gap * mask.shape[0]:
         return False
     line = np.linspace(first[one], second[other], 17)[1:-1]
     columns, rows = np.rint(line).astype(np.intp).T
     return bool(np.isin(mask[rows, columns], CLEAR, invert=True).mean() > _COVERED_SHARE)
+
+
+def _is_near(first: Points, second: Points, mask: NDArray[np.uint8]) -> bool:
+    """Return whether something narrow covers all of the gap between two pieces."""
+    return _is_covered(first, second, mask, _NARROW)
 
 
 def _points(points: Points, _: Field) -> Points:
@@ -277,6 +293,7 @@ _CONTINUATIONS: Final[dict[int, tuple[Callable[..., Any], Callable[..., bool]]]]
     SUCTION: (_rod, _is_same_rod),
     HOLDER: (_rod, _is_same_rod),
     CATHETER: (_points, _is_covered),
+    CLAMPS: (_points, _is_near),
     NEEDLE: (_needle, _is_same_needle),
     THREAD: (thread_ends, is_same_thread),
 }

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from surgseg_ros.core.detections import instance_image
 from surgseg_ros.core.labels import (
     CATHETER,
+    CLAMPS,
     CLASPER,
+    HOLDER,
     NEEDLE,
     NO_DECISION,
     ROBOTIC_TOOL,
@@ -266,6 +268,36 @@ def test_three_pieces_of_a_thread_are_one_and_another_thread_is_separate():
         bar(mask, (x, -10), (x, 200), 24, SHAFT)
     cv2.line(mask, (40, 240), (400, 250), THREAD, 4)
     assert [i.label for i in find(mask)].count(THREAD) == 2
+
+
+def test_a_piece_of_a_thread_connects_those_on_both_sides_of_it():
+    mask = bar(empty(), (20, 60), (460, 60), 4, THREAD)
+    for x in (190, 285):
+        bar(mask, (x, -10), (x, 200), 86, SHAFT)
+    assert [i.label for i in find(mask)].count(THREAD) == 1
+
+
+def test_a_long_stitch_is_one_thread():
+    mask = bar(empty(), (20, 60), (460, 60), 4, THREAD)
+    mask[:, 200:236] = 0
+    assert [i.label for i in find(mask)].count(THREAD) == 1
+
+
+@pytest.mark.parametrize(('stop', 'count'), [((328, 209), 1), ((323, 1), 2)])
+def test_a_thread_may_turn_across_a_gap_as_an_arc_does(stop, count):
+    mask = bar(empty(), (152, 209), (222, 100), 4, THREAD)
+    bar(mask, (258, 100), stop, 4, THREAD)
+    assert [i.label for i in find(mask)].count(THREAD) == count
+
+
+@pytest.mark.parametrize('label', [HOLDER, CLAMPS])
+def test_a_piece_beside_a_narrow_occluder_belongs_to_the_rest(label):
+    mask = bar(empty(), (150, 130), (202, 130), 14, label)
+    bar(mask, (202, 144), (240, 148), 8, label)
+    bar(mask, (205, 60), (205, 200), 10, NEEDLE)
+    assert [i.label for i in find(mask)].count(label) == 1
+    mask[mask == NEEDLE] = 0
+    assert [i.label for i in find(mask)].count(label) == 2
 
 
 def test_the_instance_image_numbers_detections_and_keeps_no_decision():

@@ -109,11 +109,11 @@ def test_the_larger_piece_of_a_split_instrument_keeps_the_id():
     tracker = Tracker()
     whole = bar(empty(), (100, 130), (340, 130), 8, CLAMPS)
     cut = whole.copy()
-    cut[:, 240:250] = NEEDLE
+    cut[:, 240:250] = 0
     for at_ms in range(0, 1000, 33):
         assert ids(tracker, whole, at_ms, CLAMPS) == [1]
     for at_ms in range(1000, 1200, 33):
-        assert ids(tracker, cut, at_ms, CLAMPS) == [1, 3]
+        assert ids(tracker, cut, at_ms, CLAMPS) == [1, 2]
     for at_ms in range(1200, 1400, 33):
         assert ids(tracker, whole, at_ms, CLAMPS) == [1]
 
