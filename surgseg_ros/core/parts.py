@@ -57,9 +57,10 @@ class Part:
         return self.rim[:: -(-len(self.rim) // SAMPLE)]
 
     @cached_property
-    def box(self) -> tuple[Points, Points]:
-        """(2,) smallest and (2,) largest x and y of its points."""
-        return self.points.min(axis=0), self.points.max(axis=0)
+    def box(self) -> tuple[float, float, float, float]:
+        """Smallest x and y, and largest x and y of its points."""
+        x, y = self.rim.T
+        return float(x.min()), float(y.min()), float(x.max()), float(y.max())
 
     @property
     def middle(self) -> Points:
@@ -147,8 +148,10 @@ def are_near(first: Part, second: Part, limit_px: float) -> bool:
     :param limit_px: largest gap in x and in y.
     :return: whether neither gap is larger.
     """
-    (low, high), (other_low, other_high) = first.box, second.box
-    return bool((np.maximum(other_low - high, low - other_high) <= limit_px).all())
+    left, top, right, bottom = first.box
+    other_left, other_top, other_right, other_bottom = second.box
+    across = max(other_left - right, left - other_right)
+    return max(across, other_top - bottom, top - other_bottom) <= limit_px
 
 
 def within(points: Points, others: Points, margin: float) -> Points:

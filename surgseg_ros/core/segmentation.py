@@ -263,7 +263,8 @@ class Field:
         :return: (...) distances in pixels; negative outside the border.
         """
         first, last = self.limits
-        gaps = np.minimum(points - first, last - points).min(axis=-1)
+        sides = np.minimum(points - first, last - points)
+        gaps = np.minimum(sides[..., 0], sides[..., 1])  # many times faster than min(axis=-1)
         if self.roi is None or self.roi.circle is None:
             return np.asarray(gaps)
         circle = self.roi.circle

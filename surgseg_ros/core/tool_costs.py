@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 from surgseg_ros.core.labels import CLASPER, WRIST
-from surgseg_ros.core.parts import Part, ToolParts, distances, rim_distances, tool_width
+from surgseg_ros.core.parts import Part, ToolParts, are_near, distances, rim_distances, tool_width
 from surgseg_ros.core.segmentation import Points
 
 SHARED: Final = 0.35
@@ -23,6 +23,9 @@ _WRIST_END: Final = 0.5
 _COSINE: Final = 0.5
 """Cosine of the angle to the wrist's direction below which distances count more."""
 
+_FAR: Final = 3.0
+"""Tools farther away than this many of their widths are not compared; costs are larger then."""
+
 _BEHIND: Final = 2.0
 """Factor for distances behind the end of the shaft, along the shaft."""
 
@@ -35,7 +38,7 @@ class SampleCosts:
 
     def of(self, part: Part, tool: ToolParts) -> Points:
         """
-        Return the cost of each sample of a part, see `costs_of`.
+        Return the cost of each sample of a part, see `costs_of`; infinite if the tool is far.
 
         :param part: a wrist or a clasper.
         :param tool: the tool that the part may belong to.
@@ -43,7 +46,10 @@ class SampleCosts:
         """
         key = id(part), id(tool), len(tool.wrists), len(tool.claspers)
         if key not in self._known:
-            self._known[key] = costs_of(part.sample, part.label, tool)
+            limit_px = _FAR * tool_width(tool)
+            is_near = any(are_near(part, other, limit_px) for other in tool.parts)
+            costs = costs_of(part.sample, part.label, tool) if is_near else None
+            self._known[key] = np.full(len(part.sample), np.inf) if costs is None else costs
         return self._known[key]
 
     def order(self, part: Part, tools: list[ToolParts]) -> tuple[bool, float]:
