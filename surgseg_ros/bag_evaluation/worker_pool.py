@@ -49,6 +49,7 @@ class WorkerPool:
         # A forked child would wait for threads of OpenCV or torch that do not exist in it.
         context = multiprocessing.get_context('spawn')
         self._pool = ProcessPoolExecutor(count, context, _initialize) if count else None
+        self._is_broken = False
         self._blocks = [_Block() for _ in range(2 * count)]
         self._free: queue.SimpleQueue[_Block] = queue.SimpleQueue()
         for block in self._blocks:
@@ -83,7 +84,9 @@ class WorkerPool:
         try:
             result: T = future.result()
         except BrokenProcessPool:
-            _LOG.warning('a worker process was killed: check the memory; its work is done again')
+            if not self._is_broken:
+                _LOG.warning('a worker process was killed: check the memory; this process goes on')
+            self._is_broken = True
             return call()
         return result
 

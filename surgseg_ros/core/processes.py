@@ -284,7 +284,7 @@ def kill_children() -> None:
     """Kill all child processes, before this one exits without unwinding its stack."""
     for worker in multiprocessing.active_children():
         worker.kill()
-    for child in _children:
+    for child in [*_children]:  # another thread may register one
         child.kill()
 
 

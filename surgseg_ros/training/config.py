@@ -199,6 +199,11 @@ class TrainConfig:
                 f'steps is {self.steps!r} and epochs is {self.epochs!r}: set one of them, and the '
                 'other to 0'
             )
+        if 0 < self.schedule_steps < self.steps:
+            raise ConfigError(
+                f'schedule_steps is {self.schedule_steps}, less than the {self.steps} of steps: '
+                'the learning rate would be 0 at the end'
+            )
         if self.normalize_training_colours and not (self.colour_normalization or self.start):
             raise ConfigError(
                 'normalize_training_colours is True without a colour_normalization: set both, for '

@@ -12,7 +12,7 @@ from surgseg_ros.core.model_folder import ModelSpec
 from surgseg_ros.evaluation.metrics import SCORED
 
 _CHOSEN_ON: Final = {
-    'validation': 'These frames chose the checkpoint, the least region size and the margins if '
+    'validation': 'These frames chose the checkpoint, the minimum region size and the margins if '
     'there are any. So the scores are too high; other videos will score lower.',
 }
 """Text for scores of this name that have no `about` of their own."""
@@ -309,6 +309,7 @@ def _runs(training: Mapping[str, Any]) -> list[str]:
     for key, words in (
         ('batch_size', f'of {{}} images{each}'),
         ('learning_rate', 'learning rate {:g}'),
+        ('schedule_steps', 'by a schedule of {} steps'),
         ('minutes', 'at most {:g} minutes'),
         ('seed', 'seed {}'),
     ):
@@ -346,7 +347,7 @@ def _thresholds(spec: ModelSpec, margins: Any) -> str:
     kept = 3 if margins else 2
     return f"""\
 ## Thresholds
-The least region is a share of the image, for optional filtering; the mask itself is not filtered.
+The minimum region is a share of the image, for optional filtering; the mask is not filtered.
 The margin is the lead in logits that the class needs over the next one; it is in the weights.
 
 {table(['class', 'minimum region, %', 'margin'][:kept], [row[:kept] for row in rows])}"""

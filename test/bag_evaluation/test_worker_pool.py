@@ -52,11 +52,14 @@ def test_memory_is_limited_and_a_call_waits_for_it(pool, tmp_path):
 
     thread = threading.Thread(target=begin)
     thread.start()
-    while len(begun) < 2:
-        time.sleep(0.01)
-    thread.join(0.2)
-    assert len(begun) == 2
-    (tmp_path / 'go').touch()
+    try:
+        end_s = time.monotonic() + 300
+        while len(begun) < 2 and time.monotonic() < end_s:
+            time.sleep(0.01)
+        thread.join(0.2)
+        assert len(begun) == 2
+    finally:
+        (tmp_path / 'go').touch()
     thread.join(60)
     assert [result() for result in begun] == [0, 10, 20, 30]
 

@@ -14,8 +14,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from surgseg_ros.core.runtimes.graphs import Capture, Graph, GraphedFunction
-from surgseg_ros.core.segmenter import Segmenter
+from surgseg_ros.core.runtimes.graphs import Capture, Graph, Graphs
+from surgseg_ros.core.segmenter import Segmenter, _agree
 
 Function = Callable[[Sequence[Tensor]], Sequence[Tensor]]
 
@@ -50,40 +50,44 @@ def numbers(count: int, seed: int = 0) -> Tensor:
     return torch.from_numpy(np.random.default_rng(seed).integers(0, 100, count))
 
 
+def equal(found: Sequence[Tensor], expected: Sequence[Tensor]) -> bool:
+    return all(map(torch.equal, found, expected))
+
+
 def test_the_second_call_is_captured_and_later_ones_are_replayed() -> None:
     capture = FakeCapture()
-    graphed = GraphedFunction(doubled, capture)
+    graphs = Graphs(equal, capture)
     for seed in range(5):
-        (result,) = graphed([numbers(7, seed)])
+        (result,) = graphs.run(doubled, [numbers(7, seed)])
         assert torch.equal(result, 2 * numbers(7, seed))
         assert len(capture.captured) == (seed > 0)
         assert len(capture.replayed) == seed  # the first time to compare it
-    assert graphed.failure is None
+    assert graphs.failure is None
 
 
 def test_each_combination_of_shapes_and_options_has_its_own_graph() -> None:
     capture = FakeCapture()
-    graphed = GraphedFunction(doubled, capture)
+    graphs = Graphs(equal, capture)
     for _ in range(3):
         for inputs in ([numbers(3)], [numbers(4)], [numbers(3), numbers(4)]):
             for option in (True, False):
-                expected = doubled(inputs)
-                assert all(map(torch.equal, graphed(inputs, option), expected))
+                assert equal(graphs.run(doubled, inputs, option), doubled(inputs))
     assert len(capture.captured) == 6
 
 
-def test_the_graphs_used_last_are_kept() -> None:
+def test_combinations_beyond_the_maximum_run_without_graphs() -> None:
+    """So do those of which too many others have been seen in between."""
     capture = FakeCapture()
-    graphed = GraphedFunction(doubled, capture)
-    for count in range(1, 31):
-        for _ in range(2):
-            graphed([numbers(count)])
-    assert len(capture.captured) == 30
-    graphed([numbers(30)])
-    assert len(capture.captured) == 30
+    graphs = Graphs(equal, capture)
     for _ in range(2):
-        graphed([numbers(1)])
-    assert len(capture.captured) == 31
+        for count in range(1, 101):
+            assert equal(graphs.run(doubled, [numbers(count)]), doubled([numbers(count)]))
+    assert not capture.captured
+    for count in range(1, 31):
+        for seed in range(3):
+            inputs = [numbers(count, seed)]
+            assert equal(graphs.run(doubled, inputs), doubled(inputs))
+    assert len(capture.captured) == 16
 
 
 @pytest.mark.parametrize(
@@ -93,31 +97,41 @@ def test_a_replay_with_other_results_is_not_used(
     spoil: Callable[[Tensor], Tensor], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    graphed = GraphedFunction(doubled, FakeCapture(spoil))
+    graphs = Graphs(equal, FakeCapture(spoil))
     for seed in range(4):
-        (result,) = graphed([numbers(7, seed)])
+        (result,) = graphs.run(doubled, [numbers(7, seed)])
         assert torch.equal(result, 2 * numbers(7, seed))
-    assert graphed.failure == 'a replay gave other results'
+    assert graphs.failure == 'a replay gave other results'
     assert caplog.messages == ['without CUDA graphs, and so slower: a replay gave other results']
 
 
-def test_results_that_differ_only_by_rounding_are_used() -> None:
-    graphed = GraphedFunction(doubled, FakeCapture(lambda output: output * 1.001))
-    for _ in range(3):
-        (result,) = graphed([torch.linspace(-1, 1, 9)])
-    assert graphed.failure is None
-    torch.testing.assert_close(result, 2.002 * torch.linspace(-1, 1, 9))
+def test_masks_must_be_equal_and_confidences_almost() -> None:
+    mask, confidence = torch.arange(2000) % 10, torch.arange(2000) % 200
+    results = [torch.tensor([-3.0]), mask.byte(), confidence.byte()]
+
+    def with_change(place: int, change: int, count: int) -> list[Tensor]:
+        changed = [result.clone() for result in results]
+        changed[place][:count] += change
+        return changed
+
+    assert _agree(with_change(0, 9, 1), results)
+    assert not _agree([torch.tensor([torch.nan]), *results[1:]], results)
+    assert _agree(with_change(1, 1, 2), results)
+    assert not _agree(with_change(1, 1, 3), results)
+    assert _agree(with_change(2, 2, 2000), results)
+    assert not _agree(with_change(2, 3, 3), results)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='a CUDA device is here')
 def test_without_a_capture_the_function_runs_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    graphed = GraphedFunction(doubled, Capture())
+    graphs = Graphs(equal, Capture())
     for seed in range(4):
-        assert torch.equal(graphed([numbers(7, seed)])[0], 2 * numbers(7, seed))
-    assert graphed.failure
+        (result,) = graphs.run(doubled, [numbers(7, seed)])
+        assert torch.equal(result, 2 * numbers(7, seed))
+    assert graphs.failure
     (message,) = caplog.messages
-    assert message == f'without CUDA graphs, and so slower: {graphed.failure}'
+    assert message == f'without CUDA graphs, and so slower: {graphs.failure}'
 
 
 def test_a_segmenter_replays_from_image_to_mask(
@@ -126,7 +140,7 @@ def test_a_segmenter_replays_from_image_to_mask(
     """Every size, number of images and set of results gives what it gives without graphs."""
     capture = FakeCapture()
     plain, graphed = (Segmenter.load(tiny_model, 'cpu', 'torch') for _ in range(2))
-    monkeypatch.setattr(graphed, '_graphed', GraphedFunction(graphed._compute, capture))
+    monkeypatch.setattr(graphed, '_graphs', Graphs(_agree, capture))
     rng = np.random.default_rng(0)
     sizes = ((48, 80), (90, 160))
     for _ in range(4):
@@ -141,4 +155,7 @@ def test_a_segmenter_replays_from_image_to_mask(
                         grids = [getattr(value, 'grid', value) for value in values]
                         assert np.array_equal(*grids)
     assert len(capture.captured) == 9
+    graphed.warm_up((48, 80))
+    graphed.warm_up((48, 80))
+    assert graphed.described()['runtime'] == 'torch float32 on CPU, as a CUDA graph'
     assert list(found[0].stage_ms) == ['fit', 'network', 'upsample', 'download']

@@ -64,7 +64,7 @@ def test_a_runtime_on_a_gpu_fuses_batch_norm_and_replays_a_graph(
     monkeypatch.setattr(torch.nn.Module, 'to', lambda module, *how, **more: module)
     spec = read_spec(tiny_model)
     runtime = TorchRuntime(spec, read_weights(tiny_model, spec), 'cuda', 'f32', 2)
-    assert runtime.description == 'torch float32 on fake GPU, as a CUDA graph'
+    assert runtime.description == 'torch float32 on fake GPU'
     assert runtime.max_batch_size == 2
     for _ in range(3):
         torch.testing.assert_close(logits(runtime), expected)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from surgseg_ros.training.config import TrainConfig
+from surgseg_ros.training.config import ConfigError, TrainConfig
 from surgseg_ros.training.module import Training
 from surgseg_ros.training.networks import (
     build_optimizer,
@@ -92,3 +92,9 @@ def test_a_run_may_end_before_its_schedule():
     assert Training._rate(training, 50) == rate(config, 50, 0.5)
     training.config = _config(schedule='poly', warm_up_steps=0)
     assert Training._rate(training, 50) == rate(config, 50, 0.9)
+
+
+def test_a_schedule_must_not_end_before_the_run():
+    with pytest.raises(ConfigError, match='schedule_steps is 99, less than the 100 of steps'):
+        _config(schedule_steps=99)
+    _config(schedule_steps=100)

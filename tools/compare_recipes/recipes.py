@@ -24,7 +24,7 @@ _BOTH: Final = {
     'minutes': Change(0, 'both make the same number of steps'),
     'patience': Change(0, 'both make all steps; each recipe selects its weights in its own way'),
     'accumulate': Change(1, 'a step of both has the same number of images'),
-    'margins': Change(False, 'thresholds, such as the least region, must not decide'),
+    'margins': Change(False, 'thresholds, such as the minimum region, must not decide'),
     'validation_share': Change(0.1, 'most videos are for training'),
     'picture_every': Change(0, 'they are not needed'),
 }

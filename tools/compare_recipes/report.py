@@ -100,7 +100,7 @@ from random weights; seeds: {seeds}.
 
 Synthetic videos:
 - training and validation: {counts['train']};
-- for the least region size, tuned in the same way for both: {counts['tune']};
+- for the minimum region size, tuned in the same way for both: {counts['tune']};
 - for the scores: {counts['test']}, which had no part in training or tuning.
 
 All scores are by the official definition at the images' own size: the mean over the seeds, and

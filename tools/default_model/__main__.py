@@ -88,9 +88,9 @@ lead too: needle {MARGINS[4]:g}, thread {MARGINS[5]:g}, suction tool {MARGINS[6]
 labelled images of real operations, none of which was trained on.
 
 ## What it does not find
-It finds neither needle holders nor catheters, nor suction tools and clamps of real operations: it
-takes them for background or for other classes. Of a real wrist, clasper or needle it finds a part;
-see the tables of real operations above.
+It finds no needle holder and hardly a catheter, and no suction tool or clamp of a real operation:
+it takes them for background or for other classes. Of a real wrist, clasper or needle it finds a
+part; see the tables of real operations above.
 """
 
 ABOUT_REAL: Final = (
@@ -207,14 +207,15 @@ def trace(folder: Path, python: Path) -> Path:
     :raises StepError: if a scene cannot be rendered.
     """
     command = [str(python), '-m', 'tools.path_tracing', '--output', str(folder)]
+    count = min(len(os.sched_getaffinity(0)), TRACED_SCENES)
     with ExitStack() as stack:  # processes of one thread each use the cores best
-        processes = [
-            stack.enter_context(
-                subprocess.Popen([*command, '--first', str(part[0]), '--scenes', str(len(part))])
-            )
-            for part in np.array_split(range(TRACED_SCENES), os.cpu_count() or 1)
-        ]
-    if any(process.returncode for process in processes):
+        processes = []
+        for part in np.array_split(range(TRACED_SCENES), count):
+            scenes = ['--first', str(part[0]), '--scenes', str(len(part))]
+            processes.append(stack.enter_context(subprocess.Popen([*command, *scenes])))
+            stack.callback(processes[-1].kill)  # if this is interrupted; else it has ended
+        statuses = [process.wait() for process in processes]
+    if any(statuses):
         raise StepError(f'rendering {folder}')
     return folder
 

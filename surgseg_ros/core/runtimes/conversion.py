@@ -61,10 +61,17 @@ _OF_THE_NETWORK: Final = (
 """Fields of a ModelSpec on which the graph or the images of the comparison depend."""
 
 _SOURCES: Final = (
-    *('core/fitting.py', 'core/self_test.py', 'core/runtimes/openvino.py'),
-    *('core/runtimes/pytorch.py', 'exporting/conversion.py', 'synthetic/*.py'),
+    *('core/fitting.py', 'core/self_test.py', 'core/runtimes/exported.py'),
+    *('core/runtimes/openvino.py', 'core/runtimes/pytorch.py', 'core/runtimes/selection.py'),
+    'exporting/conversion.py',
 )
-"""The package's files on which they depend: a checkout changes without a new version."""
+"""
+The package's files on which they depend, and all of `synthetic`: a checkout changes without a new
+version.
+"""
+
+_EXACT: Final = ('f32',)
+"""The precisions for those who do not want the fastest one."""
 
 
 class ConversionError(ModelError):
@@ -163,9 +170,6 @@ def convert_once(folder: Path, spec: ModelSpec, quickest: bool = False) -> Conve
     return Conversion(entry.parts, entry.facts['quickest'])
 
 
-_EXACT: Final = ('f32',)
-
-
 def _read_any(cache: Cache, keys: Iterable[str]) -> Entry | None:
     return next((entry for key in keys if (entry := cache.read(key)) is not None), None)
 
@@ -173,7 +177,7 @@ def _read_any(cache: Cache, keys: Iterable[str]) -> Entry | None:
 def _key(spec: ModelSpec, precisions: Sequence[str]) -> str:
     """Return a hash of all that the result depends on: network, code, libraries and processor."""
     package = Path(__file__).parents[2]
-    sources = [path for pattern in _SOURCES for path in sorted(package.glob(pattern))]
+    sources = [*map(package.joinpath, _SOURCES), *sorted((package / 'synthetic').glob('*.py'))]
     facts = {
         'format': _FORMAT,
         'network': {name: getattr(spec, name) for name in _OF_THE_NETWORK},

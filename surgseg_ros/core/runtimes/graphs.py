@@ -2,7 +2,8 @@
 """CUDA graphs: work on a GPU that is captured once and replayed, without Python in between."""
 
 import logging
-from collections import OrderedDict
+import threading
+from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -17,16 +18,19 @@ _ROUNDS_BEFORE: Final = 3
 """Warm-up calls before the capture: libraries choose kernels and allocate workspaces."""
 
 _GRAPHS: Final = 16
-"""Graphs that are kept; at 1080p, each holds its input, 6 MB, and its results."""
+"""Maximum number of graphs; each holds its inputs and results, 6 and 2 MB or more at 1080p."""
+
+_SEEN: Final = 64
+"""Number of recent calls that are remembered until they are repeated."""
+
+MIN_AGREEMENT: Final = 0.999
+"""Share of equal classes in a replay and in the call it was captured from, as for exports."""
+
+_CAPTURING: Final = threading.Lock()
+"""CUDA captures one graph at a time in a process: another model may be loading meanwhile."""
 
 Function = Callable[..., Sequence[Tensor]]
 """Maps a sequence of tensors, and options, to tensors."""
-
-MIN_AGREEMENT: Final = 0.999
-"""Share of equal values in a replay and in the call it was captured from, as for exports."""
-
-_TOLERANCE: Final = 0.02
-"""Change of a float in a replay, relative to the largest, as kernels may differ in rounding."""
 
 
 class Graph(NamedTuple):
@@ -43,70 +47,75 @@ class Graph(NamedTuple):
     outputs: Sequence[Tensor]
 
 
-class GraphedFunction:
+class Graphs:
     """
-    A function of tensors on a CUDA device that is replayed as a CUDA graph.
+    CUDA graphs of a function of tensors, one for each combination of shapes and options.
 
-    For each combination of shapes and options, the first call only runs the function. The second
-    also captures it, and compares a replay with the results; later calls replay. If a capture
-    fails or a replay differs, the function runs as it is from then on, and the log has the reason.
-    Not thread-safe.
+    The first call with a combination only runs the function. The second also captures it, and
+    compares a replay with the results; later calls replay. If a capture fails or a replay differs,
+    the function runs as it is from then on, and the log has the reason. So do combinations beyond
+    the maximum number of graphs. Not thread-safe.
 
-    :param function: maps tensors and options to tensors; it must not wait for the device, and
-        must do the same work for inputs of the same shapes.
+    :param agree: whether results of a replay agree with those of the call that was captured.
     :param capture: captures a call without options; a parameter for tests.
     """
 
     def __init__(
         self,
-        function: Function,
+        agree: Callable[[Sequence[Tensor], Sequence[Tensor]], bool],
         capture: 'Callable[[Function, Sequence[Tensor]], Graph] | None' = None,
     ) -> None:
         """Store the arguments; graphs are captured when shapes are known."""
-        self._function = function
+        self._agree = agree
         self._capture = capture or Capture()
-        self._graphs: OrderedDict[Hashable, Graph | None] = OrderedDict()
+        self._graphs: dict[Hashable, Graph] = {}
+        self._seen: deque[Hashable] = deque(maxlen=_SEEN)
         self.failure: str | None = None
-        """Why the function is not replayed; None if it is."""
+        """Why nothing is replayed; None if it is."""
 
     @torch.inference_mode()
-    def __call__(self, inputs: Sequence[Tensor], *options: Hashable) -> Sequence[Tensor]:
+    def run(
+        self, function: Function, inputs: Sequence[Tensor], *options: Hashable
+    ) -> Sequence[Tensor]:
         """
-        Call the function, or replay an earlier call.
+        Call a function, or replay an earlier call.
 
-        :param inputs: on the device.
+        :param function: always the same one; it must not wait for the device, and must do the same
+            work for inputs of the same shapes.
+        :param inputs: on a CUDA device.
         :param options: passed to the function after the inputs.
-        :return: its results, which the next call may overwrite.
+        :return: its results, which the next call with any inputs may overwrite.
         """
-        if self.failure is not None:
-            return self._function(inputs, *options)
         key = (*(tensor.shape for tensor in inputs), *options)
-        is_new = key not in self._graphs
-        graph = self._graphs.setdefault(key, None)
-        self._graphs.move_to_end(key)
-        if len(self._graphs) > _GRAPHS:
-            self._graphs.popitem(last=False)
-        if graph is not None:
+        if graph := self._graphs.get(key):
             return _replay(graph, inputs)
-        results = self._function(inputs, *options)
-        if not is_new:
-            self._graphs[key] = self._captured(inputs, options, results)
+        results = function(inputs, *options)
+        if self.failure is not None or len(self._graphs) == _GRAPHS:
+            return results
+        if key in self._seen:
+            self._capture_call(key, lambda tensors: function(tensors, *options), inputs, results)
+        else:
+            self._seen.append(key)
         return results
 
-    def _captured(
-        self, inputs: Sequence[Tensor], options: Sequence[Hashable], expected: Sequence[Tensor]
-    ) -> Graph | None:
-        """Capture a call, and compare a replay with its results; None if that fails."""
+    def _capture_call(
+        self,
+        key: Hashable,
+        call: Function,
+        inputs: Sequence[Tensor],
+        expected: Sequence[Tensor],
+    ) -> None:
+        """Capture a call, and keep the graph if a replay agrees with the results."""
         try:
-            graph = self._capture(lambda tensors: self._function(tensors, *options), inputs)
-            if all(map(_agree, _replay(graph, inputs), expected)):
-                return graph
+            graph = self._capture(call, inputs)
+            if self._agree(_replay(graph, inputs), expected):
+                self._graphs[key] = graph
+                return
             self.failure = 'a replay gave other results'
         except RuntimeError as error:
             self.failure = first_line(error)
         self._graphs.clear()
         _LOG.warning('without CUDA graphs, and so slower: %s', self.failure)
-        return None
 
 
 class Capture:
@@ -118,12 +127,13 @@ class Capture:
 
     def __init__(self) -> None:
         """Allocate nothing yet."""
+        self._stream: Any = None  # graphs share memory only if they are captured on one stream
         self._pool: Any = None  # torch has no public name for the type
 
     @torch.inference_mode()
     def __call__(self, function: Function, inputs: Sequence[Tensor]) -> Graph:
         """
-        Capture a call.
+        Capture a call; the graphs of earlier calls must still exist.
 
         :param function: maps tensors to tensors.
         :param inputs: at least one, on a CUDA device; they are copied.
@@ -131,18 +141,22 @@ class Capture:
         :raises RuntimeError: if the device or the function does not support capture.
         """
         device = inputs[0].device
-        own = [tensor.clone() for tensor in inputs]
         current = torch.cuda.current_stream(device)
-        stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        stream.wait_stream(current)
-        with torch.cuda.stream(stream):
-            for _ in range(_ROUNDS_BEFORE):
-                function(own)
-        current.wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        # Other threads may use CUDA meanwhile; only errors of this thread abort the capture.
-        with torch.cuda.graph(graph, self._pool, stream, capture_error_mode='thread_local'):
-            outputs = function(own)
+        own = [tensor.clone() for tensor in inputs]
+        # Where a capture fails, torch leaves its stream the current one; the outer block does not.
+        with _CAPTURING, torch.cuda.stream(current):
+            self._stream = self._stream or torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+            self._stream.wait_stream(current)
+            with torch.cuda.stream(self._stream):
+                for _ in range(_ROUNDS_BEFORE):
+                    function(own)
+            current.wait_stream(self._stream)
+            graph = torch.cuda.CUDAGraph()
+            # Other threads may use CUDA meanwhile; only errors of this thread abort the capture.
+            with torch.cuda.graph(
+                graph, self._pool, self._stream, capture_error_mode='thread_local'
+            ):
+                outputs = function(own)
         self._pool = graph.pool()
         return Graph(graph.replay, own, outputs)
 
@@ -152,13 +166,3 @@ def _replay(graph: Graph, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
         own.copy_(given)
     graph.replay()
     return graph.outputs
-
-
-def _agree(found: Tensor, expected: Tensor) -> bool:
-    """Compare two results: integers by the share of equal ones, floats by the largest change."""
-    if found.shape != expected.shape:
-        return False
-    if not found.is_floating_point():
-        return bool((found == expected).float().mean() >= MIN_AGREEMENT)
-    largest = _TOLERANCE * float(expected.abs().max())
-    return torch.allclose(found, expected, rtol=_TOLERANCE, atol=largest, equal_nan=True)

@@ -230,7 +230,7 @@ def test_scenes_are_rendered_in_one_process_per_core(tmp_path, monkeypatch):
     python = tmp_path / 'python'
     python.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\n')
     python.chmod(0o755)
-    monkeypatch.setattr(default_model.os, 'cpu_count', lambda: 3)
+    monkeypatch.setattr(default_model.os, 'sched_getaffinity', lambda pid: {1, 2, 5})
     monkeypatch.setattr(default_model, 'TRACED_SCENES', 7)
     assert default_model.trace(tmp_path / 'traced', python) == tmp_path / 'traced'
     calls = sorted((tmp_path / 'calls').read_text().splitlines())
