@@ -203,11 +203,13 @@ class Bench:
         wanted = camera.qos_profile.reliability
         # A killed node may still be listed beside it.
         until(lambda: wanted in self.readers(camera.topic_name), 'the node listens')
-        while True:
+
+        def answered() -> Any:
             sent_ns = self.new_stamp_ns()
             camera.publish(image_cdr(make_image(), sent_ns))
-            if mask.wait(lambda m, ns=sent_ns: stamp_ns(m) >= ns, timeout_s=1.0):
-                return
+            return mask.wait(lambda m: stamp_ns(m) >= sent_ns, timeout_s=1.0)
+
+        until(answered, 'a mask of an image')
 
     def call_async(self, service_type: type, name: str, request: Any) -> tuple[Any, Any]:
         """Call a service; return the future, and an event that is set on its response."""

@@ -338,6 +338,9 @@ def killed(run_node, bench, model, tmp_path_factory):
     profile.write_text(LONG_LEASE)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(profile_variable(os.environ), str(profile))
+        # The second node may get the ports of the first; a publisher that finds its shared memory
+        # dead would replace it by another, which the second node never reads.
+        patch.setenv('FASTDDS_BUILTIN_TRANSPORTS', 'UDPv4')
         first = run_node(model=model, stale_after_ms=600_000)
     until(lambda: bench.node.count_publishers('mask') and bench.readers(), 'the first node')
     first.process.send_signal(signal.SIGKILL)
