@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import rclpy
 from bench import image_cdr, make_image, stamp_ns, until
 from diagnostic_msgs.msg import DiagnosticStatus
 from nodes import segmenter_attributes
@@ -333,19 +334,23 @@ LONG_LEASE = """<dds><profiles xmlns="http://www.eprosima.com">
 
 @pytest.fixture(scope='module')
 def killed(run_node, bench, model, tmp_path_factory):
-    """Return a node with the name and namespace of one that was killed before."""
+    """Yield a node with the name and namespace of one that was killed before."""
     profile = tmp_path_factory.mktemp('profile') / 'long_lease.xml'
     profile.write_text(LONG_LEASE)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(profile_variable(os.environ), str(profile))
-        # The second node may get the ports of the first; a publisher that finds its shared memory
-        # dead would replace it by another, which the second node never reads.
-        patch.setenv('FASTDDS_BUILTIN_TRANSPORTS', 'UDPv4')
         first = run_node(model=model, stale_after_ms=600_000)
     until(lambda: bench.node.count_publishers('mask') and bench.readers(), 'the first node')
     first.process.send_signal(signal.SIGKILL)
     first.process.wait()
-    return run_node(model=model, stale_after_ms=600_000)
+    # This takes the ports of the killed node. If the next one had them, a publisher that finds the
+    # shared memory of a port dead could replace it by another, which the node never reads.
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    holder = rclpy.create_node('holder', context=context)
+    yield run_node(model=model, stale_after_ms=600_000)
+    holder.destroy_node()
+    rclpy.shutdown(context=context)
 
 
 def test_a_restarted_node_is_not_degraded_by_its_dead_predecessor(bench, killed):
