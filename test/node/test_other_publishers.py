@@ -376,7 +376,7 @@ def test_two_nodes_of_one_name_are_both_degraded(bench, killed, run_node, model)
         reported = [m for m in status.messages if m.message == 'degraded' and text in reason_of(m)]
         return len({m.hardware_id for m in reported}) == 2
 
-    until(degraded, 'both to report it')
+    assert until(degraded, 'both to report it')
 
 
 def test_all_cameras_of_a_topic_without_images_report_why():
