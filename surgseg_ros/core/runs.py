@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Whole = NDArray[np.intp]
+Indices = NDArray[np.intp]
 
 
 class Runs(NamedTuple):
@@ -23,16 +23,16 @@ class Runs(NamedTuple):
     """
 
     kinds: NDArray[np.uint8]
-    rows: Whole
-    starts: Whole
-    ends: Whole
+    rows: Indices
+    starts: Indices
+    ends: Indices
 
     @property
-    def lengths(self) -> Whole:
+    def lengths(self) -> Indices:
         """(n,) number of pixels of each run."""
         return self.ends - self.starts
 
-    def take(self, chosen: Whole) -> 'Runs':
+    def take(self, chosen: Indices) -> 'Runs':
         """
         Select some of the runs.
 
@@ -100,7 +100,7 @@ def find_runs(mask: NDArray[np.uint8], table: NDArray[np.uint8]) -> Runs:
     return Runs(kinds[order], rows, starts[order] - shift, ends[order] - shift)
 
 
-def connect(runs: Runs, size: tuple[int, int]) -> Whole:
+def connect(runs: Runs, size: tuple[int, int]) -> Indices:
     """
     Find the 8-connected components of runs.
 
@@ -121,7 +121,7 @@ def connect(runs: Runs, size: tuple[int, int]) -> Whole:
     return parents
 
 
-def _touching(runs: Runs, size: tuple[int, int]) -> tuple[Whole, Whole]:
+def _touching(runs: Runs, size: tuple[int, int]) -> tuple[Indices, Indices]:
     """Return pairs of 8-connected runs of the same kind in neighbouring rows."""
     stride = size[1] + 1  # a gap after each row separates its end from the start of the next
     line = (runs.rows + runs.kinds.astype(np.intp) * (size[0] + 1)) * stride
@@ -133,7 +133,7 @@ def _touching(runs: Runs, size: tuple[int, int]) -> tuple[Whole, Whole]:
     return lower, np.arange(len(lower)) + np.repeat(first - before, counts)
 
 
-def _roots(parents: Whole) -> Whole:
+def _roots(parents: Indices) -> Indices:
     """Follow parents to the root; each round halves the distance."""
     while True:
         grandparents = parents[parents]

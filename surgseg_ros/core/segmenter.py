@@ -218,8 +218,8 @@ class Segmenter:
             chosen = next(on_host) if confidence else None
             grid = next(on_host) if confidence or grid_confidence else None
             whole = Roi(0, 0, view.shape[1], view.shape[0])
-            sure = None if grid is None else GridConfidence(grid, whole)
-            results.append(Segmentation(mask, chosen, times_ms, sure))
+            confidences = None if grid is None else GridConfidence(grid, whole)
+            results.append(Segmentation(mask, chosen, times_ms, confidences))
         return results
 
     def _compute(

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 Planes = NDArray[np.float32]
 Classes = NDArray[np.uint8]
-Whole = NDArray[np.intp]
+Indices = NDArray[np.intp]
 
 _AT_ONCE: Final = 1 << 17
 """Maximum number of pixels to interpolate together, so that they fit into the CPU cache."""
@@ -44,12 +44,12 @@ class AxisMap(NamedTuple):
     :param steps: (n + 1,) offset to the point after the cell: 1, or 0 at both ends.
     """
 
-    cells: Whole
-    counts: Whole
-    pixels: Whole
+    cells: Indices
+    counts: Indices
+    pixels: Indices
     weights: Planes
-    points: Whole
-    steps: Whole
+    points: Indices
+    steps: Indices
 
 
 class Grid(NamedTuple):
@@ -115,12 +115,12 @@ def interpolate_mixed(grid: Grid, mask: Classes, confidence: Classes | None) -> 
         tops = grid.top.reshape(-1).take(corners)
         two = np.stack([tops.min(0), tops.max(0)])  # (2, m)
         of_two = np.take_along_axis(logits, two[:, None].astype(np.intp), 0)  # (2, 4, m)
-        is_sure = _only_two_can_win(logits, of_two)
-        sure = np.flatnonzero(is_sure)  # `take` keeps the cells next to one another in memory
+        only_two = _only_two_can_win(logits, of_two)
+        chosen = np.flatnonzero(only_two)  # `take` keeps the cells next to one another in memory
         _interpolate_cells(
-            grid, cells[sure], of_two.take(sure, 2), two.take(sure, 1), (mask, confidence)
+            grid, cells[chosen], of_two.take(chosen, 2), two.take(chosen, 1), (mask, confidence)
         )
-        remaining.append(cells[~is_sure])
+        remaining.append(cells[~only_two])
     every = np.arange(len(grid.logits), dtype=np.uint8)[:, None]
     for cells in _batches(grid, np.concatenate(remaining)):
         logits = grid.logits.reshape(len(grid.logits), -1).take(_corners(grid, cells), 1)
@@ -148,13 +148,13 @@ def _interpolate_planes(grid: Grid, mask: Classes, confidence: Classes | None) -
             cv2.copyTo(reported, better.view(np.uint8), confidence)
 
 
-def _batches(grid: Grid, cells: Whole) -> list[Whole]:
+def _batches(grid: Grid, cells: Indices) -> list[Indices]:
     """Split cells into portions of at most about `_AT_ONCE` pixels."""
     pixels = len(cells) * len(grid.rows.pixels) * len(grid.columns.pixels)
     return np.array_split(cells, 1 + pixels // _AT_ONCE)
 
 
-def _corners(grid: Grid, cells: Whole) -> Whole:
+def _corners(grid: Grid, cells: Indices) -> Indices:
     """Return (4, m) flat indices of the corners of cells: upper left, right; lower left, right."""
     y, x = _places(grid, cells)
     width = grid.top.shape[1]
@@ -163,12 +163,12 @@ def _corners(grid: Grid, cells: Whole) -> Whole:
     return np.stack([above, above + right, above + down, above + right + down])
 
 
-def _places(grid: Grid, cells: Whole) -> tuple[Whole, Whole]:
+def _places(grid: Grid, cells: Indices) -> tuple[Indices, Indices]:
     """Return row and column of cells."""
     return np.divmod(cells, len(grid.columns.counts))
 
 
-def _mixed(grid: Grid) -> Whole:
+def _mixed(grid: Grid) -> Indices:
     """Return the flat indices of the cells whose four points differ and that have pixels."""
     around = np.asarray(cv2.copyMakeBorder(grid.top, 1, 1, 1, 1, cv2.BORDER_REPLICATE))
     first = around[:-1, :-1]
@@ -182,7 +182,7 @@ def _mixed(grid: Grid) -> Whole:
 
 def _interpolate_cells(
     grid: Grid,
-    cells: Whole,
+    cells: Indices,
     logits: Planes,
     names: Classes,
     planes: tuple[Classes, Classes | None],
@@ -214,10 +214,10 @@ def _only_two_can_win(logits: Planes, of_two: Planes) -> NDArray[np.bool_]:
     mean of both. What holds at all four points also holds after interpolation, and the mean of two
     values is not above the larger one.
     """
-    certain = np.zeros((len(logits), logits.shape[2]), bool)
+    dominated = np.zeros((len(logits), logits.shape[2]), bool)
     for bound in (of_two[0], of_two[1], of_two.mean(0)):
-        certain |= np.logical_and.reduce(logits <= bound, axis=1)
-    return np.asarray(certain.all(0))
+        dominated |= np.logical_and.reduce(logits <= bound, axis=1)
+    return np.asarray(dominated.all(0))
 
 
 def _argmax(

@@ -76,28 +76,28 @@ class StatusReport:
         self._past = _Past(time.monotonic(), {})
         self._last_rates = {'in_hz': 0.0, 'out_hz': 0.0}
 
-    def publish(self, stale_after_ms: float, facts: Mapping[str, str]) -> None:
+    def publish(self, stale_after_ms: float, info: Mapping[str, str]) -> None:
         """
         Publish the status if it has changed, or must be repeated.
 
         :param stale_after_ms: how long a mask is fresh.
-        :param facts: values of the whole node: `model`, name and hash of the model, and others.
+        :param info: values of the whole node: `model`, name and hash of the model, and others.
         """
         now_ns = time.monotonic_ns()
         verdict = self._health.verdict(now_ns, stale_after_ms)
         if verdict == self._last and now_ns / 1e9 - self._last_s < _REPEAT_S:
             return
         self._last, self._last_s = verdict, now_ns / 1e9
-        self._publish_status(verdict, facts)
+        self._publish_status(verdict, info)
 
-    def end(self, reason: Reason, facts: Mapping[str, str]) -> None:
+    def end(self, reason: Reason, info: Mapping[str, str]) -> None:
         """
         Publish a last `inactive`, and wait a limited time for reliable subscribers to receive it.
 
         :param reason: why no more masks are published.
-        :param facts: see `publish`.
+        :param info: see `publish`.
         """
-        self._publish_status(Verdict(INACTIVE, (reason,)), facts)
+        self._publish_status(Verdict(INACTIVE, (reason,)), info)
         self._publisher.wait_for_all_acked(Duration(seconds=_LAST_STATUS_S))
 
     def destroy(self) -> None:
@@ -105,18 +105,18 @@ class StatusReport:
         self._node.destroy_publisher(self._publisher)
 
     def diagnostics(
-        self, stale_after_ms: float, facts: Mapping[str, str], failed: bool
+        self, stale_after_ms: float, info: Mapping[str, str], failed: bool
     ) -> DiagnosticStatus:
         """
         Create the camera's part of `/diagnostics`.
 
         :param stale_after_ms: how long a mask is fresh.
-        :param facts: values of the whole node: `model`, `device` and others.
+        :param info: values of the whole node: `model`, `device` and others.
         :param failed: whether the node could not be configured or activated.
-        :return: the verdict and facts as text, and each rate, count and time as a number.
+        :return: the verdict and info as text, and each rate, count and time as a number.
         """
         verdict = self._health.verdict(time.monotonic_ns(), stale_after_ms)
-        texts = self._values(verdict, facts)
+        texts = self._values(verdict, info)
         last_stamp = {'last_stamp_s': stamp} if (stamp := texts.pop('last_stamp')) else {}
         numbers = {
             **last_stamp,
@@ -134,8 +134,8 @@ class StatusReport:
         status.message = f'{verdict.state}: {verdict.reason}' if verdict.reason else verdict.state
         return status
 
-    def _publish_status(self, verdict: Verdict, facts: Mapping[str, str]) -> None:
-        self._publisher.publish(self._status(verdict, self._values(verdict, facts)))
+    def _publish_status(self, verdict: Verdict, info: Mapping[str, str]) -> None:
+        self._publisher.publish(self._status(verdict, self._values(verdict, info)))
 
     def _status(self, verdict: Verdict, values: Mapping[str, str]) -> DiagnosticStatus:
         return DiagnosticStatus(
@@ -146,15 +146,15 @@ class StatusReport:
             values=[KeyValue(key=key, value=value) for key, value in values.items()],
         )
 
-    def _values(self, verdict: Verdict, facts: Mapping[str, str]) -> dict[str, str]:
+    def _values(self, verdict: Verdict, info: Mapping[str, str]) -> dict[str, str]:
         stamp_ns = self._health.last_stamp_ns()
         stamp = '' if stamp_ns is None else f'{stamp_ns // 10**9}.{stamp_ns % 10**9:09d}'
         return {
             'reason': verdict.reason,
             'last_stamp': stamp,
-            'model': facts['model'],
+            'model': info['model'],
             'reason_codes': ','.join(verdict.codes),
-            **facts,
+            **info,
         }
 
     def _distances(self) -> dict[str, str]:
@@ -356,26 +356,26 @@ class Reporter:
         self._status_ticker.stop()
         with self._lock:
             for report in self._reports:
-                report.end(Reason(ReasonCode.SHUT_DOWN, reason), self._facts())
+                report.end(Reason(ReasonCode.SHUT_DOWN, reason), self._info())
 
     def publish_status(self) -> None:
         """Publish each `status` that has changed, or must be repeated."""
         with self._lock:
             for report in self._reports:
-                report.publish(self._stale_after_ms(), self._facts())
+                report.publish(self._stale_after_ms(), self._info())
 
     def _publish_diagnostics(self) -> None:
         self._check_subscriptions()
-        facts = {**self._facts(), 'device': self.device}
+        info = {**self._info(), 'device': self.device}
         with self._lock:
             self._diagnostics.publish(
                 [
-                    report.diagnostics(self._stale_after_ms(), facts, self.failed)
+                    report.diagnostics(self._stale_after_ms(), info, self.failed)
                     for report in self._reports
                 ]
             )
 
-    def _facts(self) -> dict[str, str]:
+    def _info(self) -> dict[str, str]:
         """Return the values of the whole node that are also in `status`."""
         state = self.detections_3d
         return {'model': self.model, **({} if state is None else {'detections_3d': state()})}

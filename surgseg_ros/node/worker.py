@@ -284,8 +284,8 @@ class Worker(threading.Thread):
         images = []
         for each, view in zip(frames, views):
             given = InputFrame(view, stamp_ns(header), frame.received_ns, warnings)
-            channel, own_watch = self._channels[each.camera], copy.deepcopy(watch)
-            images.append(ReceivedImage(each, channel, header, given, own_watch))
+            channel, stopwatch = self._channels[each.camera], copy.deepcopy(watch)
+            images.append(ReceivedImage(each, channel, header, given, stopwatch))
             self._record(images[-1])
         return tuple(images)
 

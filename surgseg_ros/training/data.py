@@ -122,8 +122,8 @@ class Data(lightning.LightningDataModule):
 
         :return: the frames, one at a time.
         """
-        mine = _Whole(self.validation[self._rank :: self._world])
-        return DataLoader(mine, batch_size=None, collate_fn=_unchanged)
+        frames = _ValidationFrames(self.validation[self._rank :: self._world])
+        return DataLoader(frames, batch_size=None, collate_fn=_unchanged)
 
     def split(self) -> dict[str, Any]:
         """
@@ -161,8 +161,8 @@ class Data(lightning.LightningDataModule):
 
         :return: the frames, at their original size.
         """
-        whole = _Whole(self.validation)
-        return (whole[place] for place in range(len(whole)))
+        frames = _ValidationFrames(self.validation)
+        return (frames[place] for place in range(len(frames)))
 
     def _split(self, samples: Sequence[Sample]) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
         config = self._config
@@ -195,7 +195,7 @@ class _Loader(DataLoader[Any]):
             return super().__iter__()
 
 
-class _Whole(Dataset[ValidationFrame]):
+class _ValidationFrames(Dataset[ValidationFrame]):
     """Frames at their original size."""
 
     def __init__(self, samples: Sequence[Sample]) -> None:

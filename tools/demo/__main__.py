@@ -82,7 +82,7 @@ def run(options: argparse.Namespace, folder: Path, progress: Progress) -> int:
     print(f'\nmasks and detections, images and overlay.mp4 are in {folder.resolve()}')
     # Only frames that the node itself dropped may be missing: a busy machine is not an error.
     explained = outcome.masks > 0 and source.frames - outcome.masks <= dropped
-    whole = explained and not outcome.strangers and outcome.detections == outcome.masks
+    whole = explained and not outcome.unmatched and outcome.detections == outcome.masks
     if not whole:
         print('demo: masks are missing or wrong: see the table and segmenter.log', file=sys.stderr)
     return 0 if whole else 1

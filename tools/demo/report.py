@@ -31,14 +31,14 @@ class Outcome(NamedTuple):
     The results of the demo.
 
     :param masks: number of frames with a mask of the same stamp and size.
-    :param strangers: number of masks that match no frame, or are duplicates.
+    :param unmatched: number of masks that match no frame, or are duplicates.
     :param detections: number of frames with detections.
     :param latencies_ms: latencies from sending a frame in the player to receiving its mask.
     :param scores: from `summarize`, if there is a ground truth.
     """
 
     masks: int
-    strangers: int
+    unmatched: int
     detections: int
     latencies_ms: Sequence[float]
     scores: Mapping[str, Any] | None
@@ -92,8 +92,8 @@ def report(source: Source, recorded: Sequence[Recorded], folder: Path) -> Outcom
     if video is not None:
         video.release()
     scores = summarize({'demo': counts}) if counts else None
-    strangers = sum(message.topic == 'mask' for message in recorded) - fitting
-    return Outcome(fitting, strangers, len(found), _latencies_ms(masks, recorded), scores)
+    unmatched = sum(message.topic == 'mask' for message in recorded) - fitting
+    return Outcome(fitting, unmatched, len(found), _latencies_ms(masks, recorded), scores)
 
 
 def _latencies_ms(
@@ -129,7 +129,7 @@ def table(
         ('playback rate', f'{rate * source.rate_hz:.1f} Hz ({rate:.2f} of its speed)'),
         ('frames', str(source.frames)),
         ('masks that match a frame', str(outcome.masks)),
-        ('other masks, or duplicates', str(outcome.strangers)),
+        ('other masks, or duplicates', str(outcome.unmatched)),
         ('frames without a mask', f'{missing} ({dropped} dropped by the node for a newer one)'),
         ('latency p50 / p99', f'{np.median(times):.0f} / {np.percentile(times, 99):.0f} ms'),
         ('final status of the node', status),

@@ -56,7 +56,7 @@ def test_perfect_masks_score_1_and_their_latency_is_reported(
 
     outcome = report(source, recorded, tmp_path)
 
-    assert (outcome.masks, outcome.strangers, outcome.detections) == (FRAMES, 0, FRAMES)
+    assert (outcome.masks, outcome.unmatched, outcome.detections) == (FRAMES, 0, FRAMES)
     assert outcome.latencies_ms == [30.0] * FRAMES
     assert outcome.scores is not None
     assert outcome.scores['mIoU'] == 1
@@ -76,7 +76,7 @@ def test_a_missing_mask_scores_0_and_unmatched_masks_are_counted(
 
     outcome = report(source, recorded, tmp_path)
 
-    assert (outcome.masks, outcome.strangers) == (FRAMES - 1, 2)
+    assert (outcome.masks, outcome.unmatched) == (FRAMES - 1, 2)
     assert outcome.scores is not None
     assert outcome.scores['mIoU'] == pytest.approx((FRAMES - 1) / FRAMES)
     rows = table(source, outcome, node_hz=5.0, rate=0.35, dropped=1, status='degraded')
