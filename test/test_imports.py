@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -42,13 +43,13 @@ def modules(package: str) -> list[Path]:
     return sorted((PACKAGE / package).rglob('*.py'))
 
 
-def imported(path: Path) -> Iterator[str]:
+def imported(file: Path | ast.Module) -> Iterator[str]:
     """Yield every module that a file imports, wherever the import is."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(file.read_text()) if isinstance(file, Path) else file):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f'{path} imports relatively: write surgseg_ros. ...'
+            assert node.level == 0, f'{file} imports relatively: write surgseg_ros. ...'
             yield f'{node.module}'
             yield from (f'{node.module}.{alias.name}' for alias in node.names)
 
@@ -71,6 +72,29 @@ def test_no_import_runs_against_an_arrow(package: str) -> None:
         if (beyond := packages_in(imported(path)) - allowed)
     }
     assert not wrong
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    names = {module_name(path): path for path in PACKAGE.rglob('*.py')}
+    graph: dict[str, set[str]] = {}
+    for name, path in names.items():
+        tree = ast.parse(path.read_text())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.If) and ast.unparse(node.test) == 'TYPE_CHECKING':
+                node.body = [ast.Pass()]
+        graph[name] = ({*imported(tree)} & names.keys()) - {name, 'surgseg_ros'}
+    list(TopologicalSorter(graph).static_order())  # raises CycleError
+
+
+def test_readers_of_intact_bags_do_not_depend_on_recovery() -> None:
+    recovery = 'surgseg_ros.bags.recovery'
+    users = {
+        path.stem
+        for path in PACKAGE.rglob('*.py')
+        if path.parent.name != 'recovery'
+        and any(name.startswith(recovery) for name in imported(path))
+    }
+    assert users == {'sources'}  # which opens an intact file, or else recovers it
 
 
 @pytest.mark.parametrize('package', sorted(set(ARROWS) - WITH_ROS))

@@ -4,8 +4,7 @@
 import struct
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from io import BytesIO
-from typing import Any, BinaryIO, Final, NamedTuple
+from typing import BinaryIO, Final, NamedTuple
 from zlib import crc32
 
 import lz4.frame  # type: ignore[import-untyped]
@@ -191,38 +190,6 @@ Functions that decompress a chunk into at most a number of bytes, by the name of
 
 rosbags has the same table, but decompresses the whole chunk before it checks the size.
 """
-
-_PIECE_BYTES: Final = 2**12
-
-_PIECEWISE: Final[Mapping[str, Callable[[], Any]]] = {
-    'zstd': zstd.ZstdDecompressor,
-    'lz4': lz4.frame.LZ4FrameDecompressor,
-}
-"""Objects that decompress a chunk piece by piece, by the name of its compression."""
-
-
-def unpack_beginning(compression: str, packed: memoryview) -> bytes:
-    """
-    Decompress the beginning of a truncated or damaged chunk.
-
-    :param compression: the name of the compression.
-    :param packed: the compressed data, as far as they exist.
-    :return: the data before the first damaged piece; empty if the compression is unknown.
-    """
-    if not compression:
-        return bytes(packed)
-    if compression not in _PIECEWISE:
-        return b''
-    unpacker, found = _PIECEWISE[compression](), BytesIO()
-    for start in range(0, len(packed), _PIECE_BYTES):
-        left = MAX_BYTES - found.tell()
-        try:
-            found.write(unpacker.decompress(packed[start : start + _PIECE_BYTES], max_length=left))
-        except (zstd.ZstdError, EOFError, RuntimeError):  # RuntimeError is raised by lz4
-            break
-        if unpacker.eof or found.tell() >= MAX_BYTES:
-            break
-    return found.getvalue()
 
 
 def _unpack_chunk(content: bytes) -> bytes | memoryview:
