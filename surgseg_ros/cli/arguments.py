@@ -9,6 +9,7 @@ text and the remedy.
 import argparse
 import math
 import re
+from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Final
@@ -77,6 +78,18 @@ def image_size(text: str) -> tuple[int, int]:
     if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
         raise argparse.ArgumentTypeError(f'{text!r} is not a size: write it like 1920x1080')
     return int(width), int(height)
+
+
+def image_size_from(side_px: int) -> Callable[[str], tuple[int, int]]:
+    """Return a type that reads a size such as 1920x1080, with sides of at least `side_px`."""
+
+    def read(text: str) -> tuple[int, int]:
+        size = image_size(text)
+        if min(size) < side_px:
+            raise argparse.ArgumentTypeError(f'{text!r} is too small: {side_px} pixels at least')
+        return size
+
+    return read
 
 
 def topic_name(text: str) -> str:

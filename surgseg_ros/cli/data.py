@@ -24,7 +24,7 @@ from surgseg_ros.bags.writing import (
     write_stereo_bag,
 )
 from surgseg_ros.cli.arguments import (
-    image_size,
+    image_size_from,
     jpeg_quality,
     non_negative_int,
     positive_float,
@@ -220,11 +220,12 @@ def run_synthesize(argv: Sequence[str] | None = None) -> int:
     :raises OSError: if the output cannot be written.
     """
     options = _synthesize_parser().parse_args(argv)
+    width, height = options.size
     wanted = VideoSet(
         videos=options.videos,
         frames=options.frames,
         stride=options.stride,
-        size=options.size,
+        size=(height, width),
         rate_hz=options.rate,
         seed=options.seed,
         jpeg=options.jpeg,
@@ -240,7 +241,6 @@ def run_synthesize(argv: Sequence[str] | None = None) -> int:
         _mark(wanted, making)
         if options.bag:
             _write_bags(options, making)
-    height, width = options.size
     bags = '; the same as bags in bags/' if options.bag else ''
     videos = f'{options.videos} video{"s"[options.videos == 1 :]}'
     frames = f'{options.frames} frame{"s"[options.frames == 1 :]}'
@@ -262,7 +262,8 @@ def _synthesize_parser() -> argparse.ArgumentParser:
         help='in each video (default: 150)')
     add('--stride', type=positive_int, default=1, metavar='K',
         help='draw every K-th frame only, so that few frames show much (default: 1)')
-    add('--size', type=_scene_size, default=(720, 1280), metavar='WxH', help='default: 1280x720')
+    add('--size', type=image_size_from(MIN_SIDE_PX), default=(1280, 720), metavar='WxH',
+        help='default: 1280x720')
     add('--rate', type=positive_float, default=15.0, metavar='HZ',
         help='frames a second (default: 15)')
     add('--seed', type=non_negative_int, default=0, metavar='S',
@@ -282,14 +283,6 @@ def _synthesize_parser() -> argparse.ArgumentParser:
     add('--frame-id', default='endoscope', metavar='NAME', help='default: %(default)s')
     # fmt: on
     return parser
-
-
-def _scene_size(text: str) -> tuple[int, int]:
-    """Read 1280x720 into (height, width)."""
-    width, height = image_size(text)
-    if min(height, width) < MIN_SIDE_PX:
-        raise argparse.ArgumentTypeError(f'{text!r} is too small: {MIN_SIDE_PX} pixels at least')
-    return height, width
 
 
 def _check_amount(wanted: VideoSet, workers: int) -> None:
@@ -333,7 +326,7 @@ def _write_bags(options: argparse.Namespace, output: Path) -> None:
         sources = {name: find_sources(folder, 1)[0] for name, folder in folders.items()}
         frames = {name: stamped(labelled_frames(x), options.rate) for name, x in sources.items()}
         if options.stereo:
-            write_stereo_bag(path, frames, camera_infos(View(*options.size)), **topics)
+            write_stereo_bag(path, frames, camera_infos(View(*options.size[::-1])), **topics)
         else:
             write_image_bag(path, frames[''], **topics)
 

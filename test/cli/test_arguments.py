@@ -45,6 +45,7 @@ def test_values_are_read(read: Callable[[str], Any], text: str, value: Any) -> N
         (arguments.fraction, ('-0.1', '1.1', 'nan', 'inf'), 'must be from 0 to 1'),
         (arguments.fraction, ('half', ''), 'is not a number'),
         (arguments.image_size, ('1920', '0x9', '-1x9', '1x2x3'), 'write it like 1920x1080'),
+        (arguments.image_size_from(64), ('63x100', '100x63'), 'is too small: 64 pixels at least'),
         (arguments.topic_name, ('left', '/left eye', '/', '/1'), 'such as /left/image_raw'),
         (arguments.stamp_ns, ('0', '-1', 'nan', '2147483648'), 'is not within 1e-9 to 2147483647'),
         (arguments.stamp_ns, ('now',), 'is not a number of seconds'),
