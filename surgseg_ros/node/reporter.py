@@ -264,6 +264,8 @@ class Reporter:
 
     :param node: the node that publishes.
     :param stale_after_ms: returns how long a mask is fresh.
+    :param detections_3d: returns whether `detections_3d` is published, or why not; None without
+        two cameras.
     :param check_subscriptions: called once a second, before `/diagnostics`.
     """
 
@@ -271,6 +273,7 @@ class Reporter:
         self,
         node: Node,
         stale_after_ms: Callable[[], float],
+        detections_3d: Callable[[], str | None],
         check_subscriptions: Callable[[], None],
     ) -> None:
         """Create the publishers; nothing is published before `start`."""
@@ -278,8 +281,6 @@ class Reporter:
         """Name and hash of the model that is loaded."""
         self.device = ''
         """Description of the runtime and device."""
-        self.detections_3d: Callable[[], str] | None = None
-        """Returns whether `detections_3d` is published, or why not; None without two cameras."""
         self.failed = False
         """Whether the node could not be configured or activated."""
         self.healths: tuple[Health, ...] = ()
@@ -287,6 +288,7 @@ class Reporter:
         """The `hardware_id` of `status`, different after each start."""
         self._node = node
         self._stale_after_ms = stale_after_ms
+        self._detections_3d = detections_3d
         self._check_subscriptions = check_subscriptions
         self._lock = threading.Lock()
         self._names: tuple[str, ...] = ()
@@ -377,8 +379,8 @@ class Reporter:
 
     def _info(self) -> dict[str, str]:
         """Return the values of the whole node that are also in `status`."""
-        state = self.detections_3d
-        return {'model': self.model, **({} if state is None else {'detections_3d': state()})}
+        state = self._detections_3d()
+        return {'model': self.model, **({} if state is None else {'detections_3d': state})}
 
     def _report_error(self, error: Exception) -> None:
         self._node.get_logger().error(

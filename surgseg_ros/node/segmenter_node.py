@@ -67,7 +67,10 @@ class SegmenterNode(LifecycleNode):
         self._subscribers: tuple[ImageSubscriber, ...] = ()
         self._others: tuple[OtherPublishers, ...] = ()
         self._reporter = Reporter(
-            self, lambda: self.settings.stale_after_ms, self._check_subscriptions
+            self,
+            lambda: self.settings.stale_after_ms,
+            self._state_of_stereo,
+            self._check_subscriptions,
         )
         self._reporter.set_cameras(self.settings.cameras)
         self._reporter.start()
@@ -230,8 +233,7 @@ class SegmenterNode(LifecycleNode):
             channel.outputs.destroy()
         if self._stereo is not None:
             self._stereo.destroy()
-        self._stereo = self._reporter.detections_3d = None
-        self._worker = self._fail_safe = self._mailbox = None
+        self._stereo = self._worker = self._fail_safe = self._mailbox = None
         self._models.empty()
         release_memory()
         self._report_model()
@@ -254,9 +256,11 @@ class SegmenterNode(LifecycleNode):
         if not any(topics):
             images = [self.resolve_topic_name(topic) for topic in settings.image_topics]
             topics = camera_info_topics(images, settings.cameras if settings.is_split else ())
-        stereo = StereoOutput(self, topics, settings.rectified, settings.pair_tolerance_ms)
-        self._reporter.detections_3d = lambda: stereo.state
-        return stereo
+        return StereoOutput(self, topics, settings.rectified, settings.pair_tolerance_ms)
+
+    def _state_of_stereo(self) -> str | None:
+        stereo = self._stereo  # another thread may set it to None
+        return None if stereo is None else stereo.state
 
     def _make_channel(self, index: int) -> CameraChannel:
         settings, stereo = self.settings, self._stereo
