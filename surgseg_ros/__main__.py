@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
 if TYPE_CHECKING:
-    from surgseg_ros.cli.endings import Command
+    from surgseg_ros.cli.command import Command
 
 
 class Verb(NamedTuple):
     """
-    A verb of the command line; see `cli/endings.py` for its exit status.
+    A verb of the command line; see `cli/command.py` for its exit status.
 
     :param target: 'package.module:function', which takes the arguments and returns the exit status
         or raises; only the module of the verb in use is imported.
@@ -102,9 +102,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     Run a verb in this process, which may continue afterwards.
 
     :param argv: the verb and its arguments; those of the command line by default.
-    :return: the exit status; see `endings.run`.
+    :return: the exit status; see `command.run`.
     """
-    from surgseg_ros.cli.endings import run
+    from surgseg_ros.cli.command import run
 
     arguments = list(sys.argv[1:] if argv is None else argv)
     if (status := _find(arguments)) is not None:
@@ -117,7 +117,7 @@ def script() -> NoReturn:
     """Run a verb from the command line or from its executable."""
     # Signals are blocked until their handler is ready: imports take time, hence this import here.
     signal.pthread_sigmask(signal.SIG_BLOCK, _EARLY)
-    from surgseg_ros.cli.endings import Output, Signals, run
+    from surgseg_ros.cli.command import Output, Signals, run
 
     called = sys.argv[0].rpartition('/')[2]
     arguments = [called, *sys.argv[1:]] if called in VERBS else sys.argv[1:]
@@ -153,7 +153,7 @@ def _prepare(verb: Verb) -> None:
 
 
 def _command(name: str) -> 'Command':
-    from surgseg_ros.cli.endings import FAILED, Command
+    from surgseg_ros.cli.command import FAILED, Command
 
     verb = VERBS[name]
     return Command(name, verb.target, verb.leftovers, failed=1 if verb.is_node else FAILED)

@@ -20,7 +20,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
-from surgseg_ros.cli.endings import FAILED, Command, Signals, print_line, run
+from surgseg_ros.cli.command import FAILED, Command, Signals, print_line, run
 from surgseg_ros.core.files import check_folder
 
 NAME: Final = 'path_tracing'
