@@ -3,7 +3,6 @@
 
 import io
 import warnings
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,15 +10,15 @@ import cv2
 import lightning
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from surgseg_ros.core.files import replacing, writing
+from surgseg_ros.core.files import replacing
 from surgseg_ros.core.overlay import draw_overlay
 from surgseg_ros.evaluation.frames import write_png
-from surgseg_ros.training.config import ConfigError, TrainConfig
+from surgseg_ros.training.config import FREE, ConfigError, TrainConfig
 
 IMAGES: Final = 'pictures'
 _SHOWN: Final = 4
@@ -149,20 +148,6 @@ def _titles(width: int) -> NDArray[np.uint8]:
 
 
 CHECKPOINT_FILE: Final = 'last.ckpt'
-_FREE: Final = (
-    'data',
-    'output',
-    'cache',
-    'frame_cache',
-    'start',
-    'encoder_weights',
-    'device',
-    'workers',
-    'picture_every',
-    'intended_use',
-)
-"""Settings that may change when a run is resumed, since they do not affect its result."""
-
 
 _PARTS: Final = ('settings', 'run', 'state_dict', 'optimizer_states', 'loops', 'global_step')
 """Keys that a checkpoint must have to be resumed."""
@@ -172,7 +157,11 @@ _AVERAGING: Final = 'averaging_state'
 
 
 class CheckpointFile(TorchCheckpointIO):
-    """Writes checkpoints directly to their path; Lightning would use the system's /tmp."""
+    """
+    Writes checkpoints so that the one before is kept until the new one is complete.
+
+    Lightning's own class does so too, but writes to the system's /tmp first.
+    """
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
@@ -186,41 +175,23 @@ class CheckpointFile(TorchCheckpointIO):
         """
         buffer = io.BytesIO()  # on a full disk, torch would raise a RuntimeError
         torch.save(checkpoint, buffer)
-        with writing(path):
-            Path(path).write_bytes(buffer.getbuffer())
+        with replacing(Path(path)) as partial:
+            partial.write_bytes(buffer.getbuffer())
 
 
-class Checkpoint(lightning.Callback):
+def checkpoint_callback(run: Path) -> ModelCheckpoint:
     """
-    Stores one checkpoint, at the end of the last epoch, which is complete at any time.
+    Create the callback that writes a checkpoint after each validation.
 
-    Lightning's ModelCheckpoint is not sufficient: it stores the best weights and the last state in
-    two files, and removes the previous best before it writes the state that refers to it. A run
-    that is killed in between would resume with best weights that do not exist, or that are of a
-    later step. Here, both are in one file that is replaced atomically.
+    It does not monitor the validation: it would keep the best weights in a file of their own, and
+    remove the previous one before it writes the state that names the new one. A run that is killed
+    in between could not be resumed to the same result. `Training` puts them into the checkpoint.
 
     :param run: the run's folder.
-    :param config: the settings, which the checkpoint stores.
+    :return: the callback; it has one file, CHECKPOINT_FILE.
     """
-
-    def __init__(self, run: Path, config: TrainConfig) -> None:
-        self._path = run / CHECKPOINT_FILE
-        self._settings = _settings(config)
-        self._keeps_weights = config.keep_weights
-
-    def on_save_checkpoint(self, _: Any, __: Any, checkpoint: dict[str, Any]) -> None:
-        """Add the settings."""
-        checkpoint['settings'] = self._settings
-
-    def on_train_epoch_end(self, trainer: lightning.Trainer, module: Any) -> None:
-        """Write to another name first, so that the old checkpoint is kept until then."""
-        if not trainer.is_global_zero:  # helps to gather the state; only rank 0 writes
-            trainer.save_checkpoint(self._path.with_name(f'{self._path.name}.partial'))
-            return
-        if self._keeps_weights:
-            module.write_validated_weights()
-        with replacing(self._path) as partial:
-            trainer.save_checkpoint(partial)
+    name = Path(CHECKPOINT_FILE).stem
+    return ModelCheckpoint(run, name, enable_version_counter=False, save_on_train_epoch_end=True)
 
 
 def find_checkpoint(run: Path, config: TrainConfig) -> Path | None:
@@ -248,19 +219,11 @@ def find_checkpoint(run: Path, config: TrainConfig) -> Path | None:
             f'{path}: cannot be read as a checkpoint ({type(error).__name__}): it is damaged, or '
             'of another program or version; remove it to start from the beginning'
         ) from error
-    now = _settings(config)
-    keys = {*before, *now}.difference(_FREE)  # earlier releases stored some of these
+    now = config.of_result()
+    keys = {*before, *now}.difference(FREE)  # earlier releases stored some of these
     if other := sorted(key for key in keys if before.get(key) != now.get(key)):
         changes = ', '.join(f'{key} (was {before.get(key)}, is {now.get(key)})' for key in other)
         raise ConfigError(
             f'{path} belongs to a run with other settings: {changes}; name another output'
         )
     return path
-
-
-def _settings(config: TrainConfig) -> dict[str, Any]:
-    """Return all settings that affect the result, as values that a checkpoint may contain."""
-    values = asdict(config)
-    for key in _FREE:
-        del values[key]
-    return {key: repr(value) for key, value in values.items()}

@@ -43,6 +43,19 @@ _NOT_NEGATIVE: Final = (
     'workers',
     'picture_every',
 )
+FREE: Final = (
+    'data',
+    'output',
+    'cache',
+    'frame_cache',
+    'start',
+    'encoder_weights',
+    'device',
+    'workers',
+    'picture_every',
+    'intended_use',
+)
+"""Settings that may change when a run is resumed, since they do not affect its result."""
 
 
 class ConfigError(ValueError):
@@ -227,6 +240,15 @@ class TrainConfig:
         if self.intended_use == AUTO:
             del values['intended_use']
         return ModelSpec(**values)
+
+    def of_result(self) -> dict[str, str]:
+        """
+        List the settings that affect the result.
+
+        :return: the settings without FREE, as texts.
+        """
+        values = dataclasses.asdict(self)
+        return {key: repr(value) for key, value in values.items() if key not in FREE}
 
 
 _EXPECTED: Final = {

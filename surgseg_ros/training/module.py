@@ -218,8 +218,10 @@ class Training(lightning.LightningModule):
         if value > self.best:
             self.best, self.best_step = value, self.global_step
             self.best_weights = self._validated_weights
+        if self.config.keep_weights and self.trainer.is_global_zero:
+            self._write_validated_weights()
 
-    def write_validated_weights(self) -> None:
+    def _write_validated_weights(self) -> None:
         """Write the weights that were validated last to the path of `kept_weights`."""
         path = kept_weights(Path(self.trainer.default_root_dir), self.global_step)
         make_folder(path.parent)
@@ -261,10 +263,11 @@ class Training(lightning.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """
-        Add the state that is not in the weights.
+        Add the best weights, other state of the run, and the settings.
 
         :param checkpoint: the checkpoint to be written.
         """
+        checkpoint['settings'] = self.config.of_result()
         checkpoint['run'] = {
             'best': self.best,
             'best_step': self.best_step,

@@ -24,10 +24,10 @@ from surgseg_ros.core.runtimes import choose_device
 from surgseg_ros.core.self_test import add_self_test
 from surgseg_ros.training.callbacks import (
     CHECKPOINT_FILE,
-    Checkpoint,
     CheckpointFile,
     PredictionImages,
     Progress,
+    checkpoint_callback,
     find_checkpoint,
 )
 from surgseg_ros.training.config import ConfigError, TrainConfig
@@ -143,7 +143,6 @@ def _trainer(config: TrainConfig, run: Path) -> lightning.Trainer:
             max_epochs=-1,  # the module stops the run
             logger=[tensorboard, CSVLogger(run, name='logs', version=tensorboard.version)],
             callbacks=_callbacks(config, run, accelerator),
-            enable_checkpointing=False,
             plugins=[CheckpointFile()],
             enable_model_summary=False,
             num_sanity_val_steps=0,
@@ -158,7 +157,7 @@ def _trainer(config: TrainConfig, run: Path) -> lightning.Trainer:
 
 
 def _callbacks(config: TrainConfig, run: Path, device: str) -> list[lightning.Callback]:
-    """List the callbacks in order of execution: the checkpoint stores the state of the others."""
+    """List the callbacks in order of execution; the checkpoint has the state of the others."""
     callbacks: list[lightning.Callback] = [Progress()]
     if config.picture_every:
         callbacks.append(PredictionImages(run, config.picture_every))
@@ -177,7 +176,7 @@ def _callbacks(config: TrainConfig, run: Path, device: str) -> list[lightning.Ca
                 check_on_train_epoch_end=False,
             )
         )
-    return [*callbacks, Checkpoint(run, config)]
+    return [*callbacks, checkpoint_callback(run)]
 
 
 def _finish(module: Training, data: Data, output: Path) -> None:

@@ -36,6 +36,7 @@ TIMEOUT_S = 900
 
 KILLED = """
 import os, signal, sys
+from pathlib import Path
 import torch
 from surgseg_ros.__main__ import main
 from surgseg_ros.training import callbacks, module
@@ -48,19 +49,18 @@ def die_in_a_step(self, *batch):
         os.kill(os.getpid(), signal.SIGKILL)
     return step(self, *batch)
 
-def die_in_a_checkpoint(self, trainer, *rest):
-    if trainer.current_epoch == 1:
-        half = self._path.with_name(self._path.name + '.partial')
-        half.write_bytes(self._path.read_bytes()[:5000])
+def die_in_a_checkpoint(self, checkpoint, path, *rest):
+    if checkpoint['epoch'] == 1:
+        Path(path + '.partial').write_bytes(Path(path).read_bytes()[:5000])
         os.kill(os.getpid(), signal.SIGKILL)
-    return save(self, trainer, *rest)
+    return save(self, checkpoint, path, *rest)
 
 step = module.Training.training_step
-save = callbacks.Checkpoint.on_train_epoch_end
+save = callbacks.CheckpointFile.save_checkpoint
 if place == 'step':
     module.Training.training_step = die_in_a_step
 else:
-    callbacks.Checkpoint.on_train_epoch_end = die_in_a_checkpoint
+    callbacks.CheckpointFile.save_checkpoint = die_in_a_checkpoint
 sys.exit(main(['train', *argv]))
 """
 
