@@ -122,7 +122,7 @@ PAGES: Final = sorted(
     path
     for place in ('README.md', 'CONTRIBUTING.md', 'docs/*.md', 'config/**/*.yaml', 'launch/*.py')
     for path in ROOT.glob(place)
-    if path.name not in {'upgrading.md', 'instruments.md'}  # which lists them
+    if path.name != 'upgrading.md'  # which lists them
 )
 CODE: Final = [path for path in SOURCES if 'test' not in path.relative_to(ROOT).parts[:1]]
 
