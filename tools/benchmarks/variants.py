@@ -17,7 +17,7 @@ from surgseg_ros.core.model_folder import ModelSpec, read_model, write_model
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.core.upsampling import upsample
 from surgseg_ros.exporting.export import RefusedError, export
-from tools.end_to_end.plain_model import PlainModel, plain_ending
+from tools.end_to_end.plain_model import PlainModel, plain_upsampling
 
 _UNTIMED: Final = 2
 
@@ -34,7 +34,7 @@ class Variant:
     :param whole_ms: from image to mask.
     :param stages_ms: `fit`, `network` and `upsample`.
     :param with_confidence_ms: our postprocessing with confidence.
-    :param same_ending: share of pixels with the class of the plain postprocessing on the same
+    :param same_upsampled: share of pixels with the class of the plain postprocessing on the same
         logits.
     :param same_as_plain: share of pixels with the class of the paper's whole path.
     """
@@ -44,7 +44,7 @@ class Variant:
     whole_ms: list[float] = field(default_factory=list)
     stages_ms: dict[str, list[float]] = field(default_factory=dict)
     with_confidence_ms: list[float] = field(default_factory=list)
-    same_ending: float = 1.0
+    same_upsampled: float = 1.0
     same_as_plain: float = 1.0
 
     def note(self, whole_ms: float, stages_ms: Mapping[str, float]) -> None:
@@ -130,14 +130,15 @@ def _compare(
     variant: Variant, segmenter: Segmenter, plain: PlainModel, images: Sequence[RgbArray]
 ) -> None:
     """Compare our masks with the plain ones, and time our postprocessing with confidence."""
-    spec, endings, wholes = segmenter.spec, [], []
+    spec, upsampled, masks = segmenter.spec, [], []
     for image in images:
         size = (image.shape[0], image.shape[1])
         fitted = fit(torch.from_numpy(image)[None], spec.input_size, spec.fit)
         logits = segmenter.runtime(fitted)
         mask, *_ = upsample(logits[0], size, False)
-        endings.append(np.mean(mask.numpy() == plain_ending(logits, size)))
+        upsampled.append(np.mean(mask.numpy() == plain_upsampling(logits, size)))
         found = segmenter.segment(image, confidence=True)
         variant.with_confidence_ms.append(found.stage_ms['upsample'])
-        wholes.append(np.mean(found.mask == plain(image)))
-    variant.same_ending, variant.same_as_plain = float(np.mean(endings)), float(np.mean(wholes))
+        masks.append(np.mean(found.mask == plain(image)))
+    variant.same_upsampled = float(np.mean(upsampled))
+    variant.same_as_plain = float(np.mean(masks))

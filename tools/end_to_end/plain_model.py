@@ -58,13 +58,13 @@ class PlainModel:
         watch.lap('fit')
         logits = self._layers(planes[None].to(self.device))
         watch.lap('network')
-        mask = plain_ending(logits, (image.shape[0], image.shape[1]))
+        mask = plain_upsampling(logits, (image.shape[0], image.shape[1]))
         watch.lap('upsample')
         self.stage_ms = watch.times_ms()
         return mask
 
 
-def plain_ending(logits: Tensor, size: tuple[int, int]) -> NDArray[np.uint8]:
+def plain_upsampling(logits: Tensor, size: tuple[int, int]) -> NDArray[np.uint8]:
     """
     Compute the argmax of the logits, interpolated to the image's size.
 
