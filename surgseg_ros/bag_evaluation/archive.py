@@ -69,8 +69,8 @@ def find_bags(paths: Sequence[Path], without: Path | None = None) -> dict[str, P
 
 def _bags_in(folder: Path, without: Path | None) -> list[Path]:
     children = sorted(x for x in folder.iterdir() if x.is_dir() and not x.name.startswith('.'))
-    there = [x for x in children if x.resolve() != without]
-    return [bag for x in there for bag in ([x] if is_bag(x) else _bags_in(x, without))]
+    paths = [x for x in children if x.resolve() != without]
+    return [bag for x in paths for bag in ([x] if is_bag(x) else _bags_in(x, without))]
 
 
 class Task(NamedTuple):

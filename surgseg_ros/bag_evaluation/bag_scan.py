@@ -134,9 +134,11 @@ def check_topics(bag: Bag, topics: Collection[str]) -> None:
     bag.messages(topics)
     for name in topics:
         if (found := bag.topics[name].type_name) not in _IMAGE_TYPES:
-            there = [x for x, topic in bag.topics.items() if topic.type_name in _IMAGE_TYPES]
+            image_topics = [
+                x for x, topic in bag.topics.items() if topic.type_name in _IMAGE_TYPES
+            ]
             text = f'topic {name!r} of bag {str(bag.path)!r} has type {found}, not an image type'
-            raise BagError(f'{text}: choose among {", ".join(there) or "another bag"}')
+            raise BagError(f'{text}: choose among {", ".join(image_topics) or "another bag"}')
 
 
 def scan_bag(bag: Bag, topics: Collection[str], measured: str | None = None) -> dict[str, Seen]:

@@ -93,8 +93,8 @@ class Bag:
             if name in self.foreign:
                 text = f'topic {name!r} of bag {str(self.path)!r} holds {self.foreign[name]}'
                 raise BagError(text)
-            there = ', '.join(f'{x} ({topic.type_name})' for x, topic in self.topics.items())
-            text = f'topic {name!r} is not in bag {str(self.path)!r}, which has {there}'
+            present = ', '.join(f'{x} ({topic.type_name})' for x, topic in self.topics.items())
+            text = f'topic {name!r} is not in bag {str(self.path)!r}, which has {present}'
             raise BagError('; '.join([text, *self.damage]))
         return self._counted(wanted)
 

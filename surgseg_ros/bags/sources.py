@@ -203,12 +203,12 @@ def _files(
 ) -> tuple[list[Path], list[str]]:
     """List the files that are not empty, and those that are missing."""
     named = sorted(x for x in folder.iterdir() if storage_ending(x) in STORAGES)
-    there = [x for x in named if x.stat().st_size]
+    existing = [x for x in named if x.stat().st_size]
     # A file that was being compressed when the recorder crashed exists beside its compressed part.
-    there = [x for x in there if not _is_packed(x) or x.with_suffix('') not in there]
+    existing = [x for x in existing if not _is_packed(x) or x.with_suffix('') not in existing]
     if metadata is None or not metadata.files:
-        damage += _gaps(named, there)
-        return there, []
+        damage += _gaps(named, existing)
+        return existing, []
     files, missing = [], []
     for path in dict.fromkeys(metadata.files):
         if file := _located(folder, path):
@@ -218,7 +218,7 @@ def _files(
             of = f' with {count} messages' if count else ''
             missing.append(f'file {path!r}{of}, which {METADATA_FILE} lists, is missing or empty')
     if missing:  # a missing file may have been renamed
-        return sorted({*there, *files}), missing
+        return sorted({*existing, *files}), missing
     return files, []
 
 
@@ -234,9 +234,9 @@ def _located(folder: Path, path: str) -> Path | None:
     return None
 
 
-def _gaps(named: Sequence[Path], there: Sequence[Path]) -> Iterator[str]:
+def _gaps(named: Sequence[Path], existing: Sequence[Path]) -> Iterator[str]:
     """Yield which files are empty, or are missing in rosbag2's numbering, which starts at 0."""
-    stems = {_stem(x) for x in there}
+    stems = {_stem(x) for x in existing}
     for file in named:
         if _stem(file) not in stems:
             yield f'file {file.name!r} is empty'

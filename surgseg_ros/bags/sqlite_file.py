@@ -74,11 +74,11 @@ class SqliteFile:
 
     def _check_tables(self) -> None:
         query = "SELECT name FROM sqlite_master WHERE type IN ('table', 'view')"
-        there = [_text(name, 'replace') for (name,) in self._database.execute(query)]
-        if lacking := [name for name in ('topics', 'messages') if name not in there]:
+        tables = [_text(name, 'replace') for (name,) in self._database.execute(query)]
+        if lacking := [name for name in ('topics', 'messages') if name not in tables]:
             raise UnreadableError(
                 f'it is a database without the tables {" and ".join(lacking)} of a bag, and has '
-                f'{", ".join(sorted(there)) or "none"}: give a file of a bag'
+                f'{", ".join(sorted(tables)) or "none"}: give a file of a bag'
             )
 
 

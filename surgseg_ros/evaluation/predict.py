@@ -87,8 +87,8 @@ class Totals:
         written = ', '.join(
             f'{count} mask{"s"[count == 1 :]} of {size}' for size, count in self.sizes.items()
         )
-        there = f' ({self.found} existed already)' if self.found else ''
-        return f'{written or "no new masks"}{there}'
+        existing = f' ({self.found} existed already)' if self.found else ''
+        return f'{written or "no new masks"}{existing}'
 
     def warning_line(self) -> str:
         """Count the masks that cannot be trusted, in one line; empty if there are none."""
@@ -225,9 +225,9 @@ def _compare(path: Path, record: Mapping[str, Any], earlier: Mapping[str, Any]) 
     for key, value in record.items():
         accepted = value, earlier.get(key, value)
         if not isinstance(found, dict) or found.get(key) not in accepted:
-            there = found.get(key) if isinstance(found, dict) else found
+            before = found.get(key) if isinstance(found, dict) else found
             raise OutputError(
-                f'{path}: the masks there were made with {key} {there!r}, these would be with '
+                f'{path}: the masks there were made with {key} {before!r}, these would be with '
                 f'{value!r}: name another output'
             )
 

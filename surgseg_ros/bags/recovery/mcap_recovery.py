@@ -59,7 +59,7 @@ class RecoveredMcap(McapFile):
         try:
             self._data_start = self._data_end = len(MCAP_MAGIC)
             end = _end_without_zeros(file)
-            chunks, gone = self._walk(file, end)
+            chunks, lost = self._walk(file, end)
             self._tail = _intact_part_of_chunk(file, self._data_end, end)
             saved = self._note(records_within(self._tail))
             for place in self._bad:  # definitions occur once, in the first chunks
@@ -67,7 +67,7 @@ class RecoveredMcap(McapFile):
                 for opcode, content in records_within(part):
                     self._add_definition(opcode, content)
             self.connections = self._definitions.connections(self._counts)
-            self.lost = self._loss(file, saved, chunks, gone)
+            self.lost = self._loss(file, saved, chunks, lost)
         except BaseException:
             self.close()
             raise
@@ -82,12 +82,12 @@ class RecoveredMcap(McapFile):
 
     def _walk(self, file: BinaryIO, end: int) -> tuple[int, int]:
         """Record the content of the file; count chunks, and the messages of damaged chunks."""
-        chunks = gone = 0
+        chunks = lost = 0
         is_bad = False
         for place in places(file, self._data_start, end):
             self._data_end = place.end
             if place.opcode == MESSAGE_INDEX:
-                gone += max(0, place.end - place.start - _INDEX_HEAD_BYTES) // 16 if is_bad else 0
+                lost += max(0, place.end - place.start - _INDEX_HEAD_BYTES) // 16 if is_bad else 0
                 continue
             chunks += place.opcode == CHUNK
             try:
@@ -96,7 +96,7 @@ class RecoveredMcap(McapFile):
             except DamagedError:
                 self._bad.add(place)
                 is_bad = True
-        return chunks, gone
+        return chunks, lost
 
     def _note(self, records: Iterable[tuple[int, memoryview]]) -> int:
         """Add the definitions in records, and count the messages in them."""
@@ -114,7 +114,7 @@ class RecoveredMcap(McapFile):
         with contextlib.suppress(ValueError):
             self._definitions.note(opcode, content)
 
-    def _loss(self, file: BinaryIO, saved: int, chunks: int, gone: int) -> str:
+    def _loss(self, file: BinaryIO, saved: int, chunks: int, lost: int) -> str:
         rest = file.seek(0, 2) - self._data_end
         file.seek(self._data_end)
         has_end = rest == len(MCAP_MAGIC) and file.read() == MCAP_MAGIC
@@ -128,7 +128,7 @@ class RecoveredMcap(McapFile):
             )
         bad = Counter(place.opcode for place in self._bad)
         if bad[CHUNK]:
-            of = f' with {gone} messages' if gone else ''
+            of = f' with {lost} messages' if lost else ''
             parts.append(f'left out as damaged: {bad[CHUNK]} of {chunks} chunks{of}')
         if bad[MESSAGE]:
             parts.append(f'left out as damaged: {bad[MESSAGE]} messages')

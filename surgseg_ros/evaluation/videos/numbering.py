@@ -269,8 +269,8 @@ class _Timed:
         """Find the dts of frames that are only in the index of an MP4 file."""
         if self._contents.format != 'mov':
             return []
-        there = {packet.place for packet in self._contents.packets}
-        return [entry.dts for entry in self._contents.entries if entry.place not in there]
+        places = {packet.place for packet in self._contents.packets}
+        return [entry.dts for entry in self._contents.entries if entry.place not in places]
 
     def _breaks(self) -> list[int]:
         """
