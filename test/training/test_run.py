@@ -51,7 +51,7 @@ def die_in_a_step(self, *batch):
 
 def die_in_a_checkpoint(self, checkpoint, path, *rest):
     if checkpoint['epoch'] == 1:
-        Path(path + '.partial').write_bytes(Path(path).read_bytes()[:5000])
+        Path(f'{path}.partial').write_bytes(Path(path).read_bytes()[:5000])
         os.kill(os.getpid(), signal.SIGKILL)
     return save(self, checkpoint, path, *rest)
 
