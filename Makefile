@@ -1,11 +1,11 @@
-# make setup | test | test-reference | check | docs | demo | fuzz | soak | clean. Each but clean sets up first; a second set-up takes no time.
+# make setup | test | test-reference | check | docs | demo | fuzz | soak | clean. All but clean set up first, which takes no time if it was done.
 # PYTHON=python3.12 make setup    chooses the interpreter
-# make demo INPUT=video.mp4       runs the demo on a video of one's own
-# make soak MINUTES=3             the node under random faults; 20 minutes where not said
+# make demo INPUT=video.mp4       runs the demo on your own video
+# make soak MINUTES=3             the node under random faults, for 20 minutes by default
 # make test TESTS=test/core       runs a part of the tests
-# make test WORKERS=1             one test at a time; else two where there are two cores
-# make docs                      builds the documentation as a site, in docs/_build/html; a test does too
-# make test-reference             runs those of messages, bags and the like with Ubuntu 24.04's NumPy and OpenCV
+# make test WORKERS=1             one test at a time; by default two if there are two cores
+# make docs                       builds the documentation as a site, in docs/_build/html; a test does so, too
+# make test-reference             runs some of the tests with Ubuntu 24.04's NumPy and OpenCV
 # make fuzz FUZZ='--seconds 600'  malformed messages, then others guided by coverage; see docs/safety.md
 
 VENV_PYTHON := .venv/bin/python
@@ -15,8 +15,8 @@ TESTS ?= test
 WORKERS ?= $(shell [ "$$(nproc)" -gt 1 ] && echo 2 || echo 1)
 PARALLEL := --numprocesses $(WORKERS) --dist loadfile
 
-# Tests and demo keep to this machine, and to a domain of their own (1 to 100). Humble reads only the
-# second variable, which later distributions deprecate.
+# Tests and demo are restricted to this machine, and to a DDS domain of their own (1 to 100). Humble
+# reads only the second variable, which later distributions deprecate.
 LOCAL := ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST $(if $(filter humble,$(ROS_DISTRO)),ROS_LOCALHOST_ONLY=1)
 ISOLATE := $(LOCAL) ROS_DOMAIN_ID=$$(( $$$$ % 100 + 1 ))
 

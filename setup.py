@@ -28,7 +28,7 @@ REQUIREMENTS = [
     'safetensors>=0.4.5',
     'scipy>=1.8',
     'segmentation-models-pytorch>=0.5',
-    'simplejpeg>=1.8',  # libjpeg-turbo that says what OpenCV keeps to itself: damage
+    'simplejpeg>=1.8',  # libjpeg-turbo; reports damage, which OpenCV does not
     'torch>=2.6',
     'tqdm>=4.66',
 ]
@@ -79,7 +79,7 @@ EXTRAS = {
         'myst-parser>=3.0',
         'sphinx>=7.3',
     ],
-    # For `make fuzz`, which brings it; there are wheels for Python 3.11 and later.
+    # For `make fuzz`, which installs it; there are wheels for Python 3.11 and later.
     'fuzz': [
         'atheris>=3.0',
     ],
@@ -87,7 +87,7 @@ EXTRAS = {
     'test': [
         'hypothesis>=6.100',
         'mcap-ros2-support>=0.5.7',
-        'monai>=1.6',  # the metric's second opinion; it needs scipy for the surface Dice
+        'monai>=1.6',  # another implementation of the metric; needs scipy for the surface Dice
         'mypy>=2.0,<2.5',
         'numpy<2.5',  # whose stubs mypy misreads
         'pytest>=7.4',
