@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from surgseg_ros.core.labels import BACKGROUND, NO_DECISION
-from surgseg_ros.core.segmentation import Field, Points
+from surgseg_ros.core.labels import BACKGROUND, NO_DECISION, WRIST
+from surgseg_ros.core.segmentation import Field, Points, select
 from surgseg_ros.core.strips import Strip
 
 CLEAR: Final = (BACKGROUND, NO_DECISION)
@@ -22,6 +22,9 @@ CLEAR: Final = (BACKGROUND, NO_DECISION)
 MIN_SAMPLES: Final = 6
 SAMPLE: Final = 96
 _CROSS: Final = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+_WRIST_END: Final = 0.5
+"""Jaws start in the part of the wrist beyond this share of its length."""
+
 MAX_PARTS: Final = 24
 """Largest number of components of a class, by area; a mask of noise has thousands."""
 
@@ -45,11 +48,13 @@ class Part:
     @cached_property
     def rim(self) -> Points:
         """(m, 2) the points at the edge of the part: those that lack a neighbour."""
-        columns, rows = (self.points // self.step).astype(np.intp).T
+        columns, rows = (self.points.T / self.step).astype(np.intp)
         columns, rows = columns - columns.min() + 1, rows - rows.min() + 1
-        own = np.zeros((int(rows.max()) + 2, int(columns.max()) + 2), np.uint8)
-        own[rows, columns] = 1
-        return np.asarray(self.points[cv2.erode(own, _CROSS)[rows, columns] == 0])
+        width = int(columns.max()) + 2
+        cells = rows * width + columns
+        own = np.zeros((int(rows.max()) + 2, width), np.uint8)
+        own.reshape(-1)[cells] = 1
+        return select(self.points, cv2.erode(own, _CROSS).reshape(-1).take(cells) == 0)
 
     @cached_property
     def sample(self) -> Points:
@@ -90,6 +95,40 @@ class ToolParts:
         """All parts of the tool."""
         return [*self.shafts, *self.wrists, *self.claspers]
 
+    @property
+    def strip(self) -> Strip | None:
+        """The strip of its shaft; None without one."""
+        return self.shafts[0].strip if self.shafts else None
+
+    @cached_property
+    def width_px(self) -> float:
+        """The width of its shaft at the end; without a shaft, estimated from its parts."""
+        if self.strip is not None:
+            return 2 * float(self.strip.half_at(self.strip.end_px))
+        points = np.concatenate([part.points for part in self.parts])
+        spread = points - points.mean(axis=0)
+        minimum = float(np.linalg.eigvalsh(spread.T @ spread / len(points))[0])
+        return max(2.0, 4 * math.sqrt(max(0.0, minimum)))
+
+    @cached_property
+    def wrist_end(self) -> Points:
+        """(m, 2) the points at the edge of its wrist that are farther from its shaft."""
+        rim = np.concatenate([part.rim for part in self.wrists])
+        if self.strip is None:
+            return rim
+        away = np.hypot(*(rim - self.strip.end).T)
+        return select(rim, away >= _WRIST_END * away.max())
+
+    def add(self, part: Part) -> None:
+        """
+        Add a part.
+
+        :param part: a wrist or a clasper.
+        """
+        (self.wrists if part.label == WRIST else self.claspers).append(part)
+        for name in ('width_px', 'wrist_end'):
+            self.__dict__.pop(name, None)
+
 
 def find_parts(mask: NDArray[np.uint8], labels: tuple[int, ...]) -> list[Part]:
     """
@@ -114,8 +153,8 @@ def find_parts(mask: NDArray[np.uint8], labels: tuple[int, ...]) -> list[Part]:
             left, top, width, height = stats[number + 1, :4]
             window = marks[top : top + height, left : left + width] == number + 1
             rows, columns = np.nonzero(window)
-            points = np.stack([columns + left, rows + top], axis=1) * float(step) + first
-            parts.append(Part(label, points, step))
+            points = np.stack([columns + left, rows + top]) * float(step) + first
+            parts.append(Part(label, points.T, step))
     return parts
 
 
@@ -164,7 +203,7 @@ def within(points: Points, others: Points, margin: float) -> Points:
     :return: (k, 2) those of the points.
     """
     low, high = others.min(axis=0) - margin, others.max(axis=0) + margin
-    return np.asarray(points[((points >= low) & (points <= high)).all(axis=1)])
+    return select(points, ((points >= low) & (points <= high)).all(axis=1))
 
 
 def distances(points: Points, parts: list[Part]) -> Points:
@@ -192,19 +231,3 @@ def rim_distances(points: Points, others: Points) -> Points:
     apart = (far**2).sum(axis=1) - 2 * near @ far.T
     squares = apart.min(axis=1) + (near**2).sum(axis=1)
     return np.asarray(np.sqrt(np.maximum(squares, 0)), np.float64)
-
-
-def tool_width(tool: ToolParts) -> float:
-    """
-    Measure the width of a tool.
-
-    :param tool: its parts.
-    :return: the width of its shaft at the end in pixels; else estimated from its parts.
-    """
-    if tool.shafts and tool.shafts[0].strip is not None:
-        strip = tool.shafts[0].strip
-        return 2 * float(strip.half_at(strip.end_px))
-    points = np.concatenate([part.points for part in tool.parts])
-    spread = points - points.mean(axis=0)
-    minimum = float(np.linalg.eigvalsh(spread.T @ spread / len(points))[0])
-    return max(2.0, 4 * math.sqrt(max(0.0, minimum)))

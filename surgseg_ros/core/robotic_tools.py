@@ -18,10 +18,9 @@ from surgseg_ros.core.parts import (
     are_near,
     distances,
     find_parts,
-    tool_width,
     touch,
 )
-from surgseg_ros.core.segmentation import Field, Points
+from surgseg_ros.core.segmentation import Field, Points, select
 from surgseg_ros.core.strips import angle_between, split_strips, strip_along
 from surgseg_ros.core.tool_costs import SHARED, SampleCosts, costs_of
 
@@ -66,7 +65,7 @@ def group_tools(mask: NDArray[np.uint8], field: Field) -> list[ToolParts]:
     for part in found:
         if part.label == SHAFT:
             for strip, own in split_strips(part.points, field):
-                shafts.append(Part(SHAFT, part.points[own], field.step, strip))
+                shafts.append(Part(SHAFT, select(part.points, own), field.step, strip))
     tools = [ToolParts(group, [], []) for group in _join_shafts(shafts, ends, mask, field)]
     for tool in tools:
         _orient_shaft(tool, ends, field)
@@ -281,7 +280,7 @@ def _attach(
     near = _possible_owners(part, tools, costs, mask)
     if not near:
         own = ToolParts([], [], [])
-        _part_list(own, part.label).append(part)
+        own.add(part)
         tools.append(own)
         return
     close = [n for n in near if costs[n].min() <= SHARED]
@@ -289,18 +288,18 @@ def _attach(
         close = near = _select_owners(part, [tools[n] for n in close], close)
     if len(close) < 2:
         nearest = [float(np.sort(costs[n])[: 1 + len(sample) // 4].mean()) for n in near]
-        _part_list(tools[near[int(np.argmin(nearest))]], part.label).append(part)
+        tools[near[int(np.argmin(nearest))]].add(part)
         return
     away = [
-        costs_of(part.points, part.label, tools[n], _AXIAL_WEIGHT) * tool_width(tools[n])
+        costs_of(part.points, part.label, tools[n], _AXIAL_WEIGHT) * tools[n].width_px
         for n in close
     ]
     owner = np.argmin(away, axis=0)
     for place, number in enumerate(close):
-        own_points = part.points[owner == place]
+        own_points = select(part.points, owner == place)
         if len(own_points) >= MIN_SAMPLES:
             tools[number].is_shared |= part.label == CLASPER
-            _part_list(tools[number], part.label).append(Part(part.label, own_points, part.step))
+            tools[number].add(Part(part.label, own_points, part.step))
 
 
 def _possible_owners(
@@ -330,7 +329,7 @@ def _possible_owners(
 
 def _select_owners(jaw: Part, tools: list[ToolParts], numbers: list[int]) -> list[int]:
     """Select the possible tools of a jaw: the only one without jaws, or all that it touches."""
-    gaps = [float((costs_of(jaw.rim, CLASPER, tool) * tool_width(tool)).min()) for tool in tools]
+    gaps = [float((costs_of(jaw.rim, CLASPER, tool) * tool.width_px).min()) for tool in tools]
     limit_px = min(gaps) + _CONTACT * jaw.step
     touching = [place for place, gap in enumerate(gaps) if gap <= limit_px]
     bare = [place for place in touching if not tools[place].claspers]
@@ -373,7 +372,3 @@ def _is_covered(point: Points, part: Part, tool: ToolParts, mask: NDArray[np.uin
     clear = (*CLEAR, WRIST, CLASPER) if part.label == WRIST else CLEAR
     between = mask[line[:, 1], line[:, 0]]
     return bool(np.isin(between, clear, invert=True).mean() >= _COVERED_SHARE)
-
-
-def _part_list(tool: ToolParts, label: int) -> list[Part]:
-    return tool.wrists if label == WRIST else tool.claspers

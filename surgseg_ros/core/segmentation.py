@@ -216,7 +216,24 @@ class Segmentation:
 
 
 Points = NDArray[np.float64]
-"""(n, 2) x and y in pixels; integers are centres of pixels."""
+"""
+(n, 2) x and y in pixels; integers are centres of pixels.
+
+Many points are stored column by column, as the transpose of a (2, n) array: NumPy reduces rows of
+two numbers many times more slowly.
+"""
+
+
+def select(points: Points, chosen: NDArray[np.bool_]) -> Points:
+    """
+    Select points; the result is stored column by column, and faster than `points[chosen]`.
+
+    :param points: (n, 2).
+    :param chosen: (n,) whether each is selected.
+    :return: (m, 2).
+    """
+    return np.asarray(np.compress(chosen, points.T, axis=1).T)
+
 
 GRID_ROWS: Final = 270
 """Shapes are analysed on a grid of every nth row and column, with about this many rows."""
@@ -287,7 +304,7 @@ class Field:
         :param points: (n, 2) x and y in pixels, on the grid.
         :return: the (m, 2) points of each contact, longest first.
         """
-        at_border = points[self.touches(points)]
+        at_border = select(points, self.touches(points))
         if not len(at_border):
             return []
         away = at_border - self.middle

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from surgseg_ros.core.segmentation import MIN_CONTACT, Field, Points
+from surgseg_ros.core.segmentation import MIN_CONTACT, Field, Points, select
 
 _BINS: Final = 24
 _MIN_BINS: Final = 4
@@ -147,7 +147,7 @@ def fit_strip(points: Points, field: Field) -> Strip:
 
 def _inward(points: Points, field: Field, axis: Points) -> Points:
     """Return the direction from where points touch the border, if that is long; else the axis."""
-    contact = points[field.touches(points)]
+    contact = select(points, field.touches(points))
     if len(contact) < MIN_CONTACT:
         return axis
     away = points.mean(axis=0) - contact.mean(axis=0)
@@ -158,7 +158,7 @@ def _inward(points: Points, field: Field, axis: Points) -> Points:
 
 def _ends_of_lines(points: Points, axis: int, step_px: int) -> Points:
     """Return the first and the last point of each column (axis 0) or row (axis 1)."""
-    lines = (points[:, axis] // step_px).astype(np.intp)
+    lines = (points[:, axis] / step_px).astype(np.intp)
     lines -= lines.min()
     places = points[:, 1 - axis]
     low = np.full(int(lines.max()) + 1, np.inf)
@@ -255,7 +255,7 @@ def split_strips(points: Points, field: Field) -> list[tuple[Strip, NDArray[np.b
     own = [owner == number for number in range(len(strips))]
     if not own or min(mask.sum() for mask in own) < 3:
         return everything
-    return [(fit_strip(points[mask], field), mask) for mask in own]
+    return [(fit_strip(select(points, mask), field), mask) for mask in own]
 
 
 def _touching_strips(
@@ -266,7 +266,7 @@ def _touching_strips(
     strips = [_ray(sample, contact, field) for contact in contacts]
     for _ in range(_ROUNDS):
         owner = _nearest(sample, strips)
-        groups = [sample[owner == number] for number in range(len(strips))]
+        groups = [select(sample, owner == number) for number in range(len(strips))]
         if min(map(len, groups)) < 3:
             return []
         strips = _distinct([_fit_by_covariance(group) for group in groups])
@@ -280,7 +280,7 @@ def _opposite_strips(points: Points, contacts: Sequence[Points], field: Field) -
     strips = []
     for contact in contacts[:2]:
         middle, length = contact.mean(axis=0), float(np.hypot(*np.ptp(contact, axis=0)))
-        near = points[np.hypot(*(points - middle).T) < _LOCAL * length]
+        near = select(points, np.hypot(*(points - middle).T) < _LOCAL * length)
         if len(near) < _MIN_POINTS:
             return []
         strip = fit_strip(near, field)
@@ -308,7 +308,7 @@ def _misfit(points: Points, strips: Sequence[Strip], step_px: float) -> float:
     owner = _nearest(points, strips) if len(strips) > 1 else np.zeros(len(points), np.intp)
     outside, covered = 0, 0.0
     for number, strip in enumerate(strips):
-        along, across = strip.coordinates(points[owner == number])
+        along, across = strip.coordinates(select(points, owner == number))
         outside += int((np.abs(across) - strip.half_at(along) > 0.75 * step_px).sum())
         covered += _covered(along, across, step_px)
     return outside / len(points) + max(0.0, 1 - len(points) * step_px**2 / max(covered, 1.0))

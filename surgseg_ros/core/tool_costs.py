@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 from surgseg_ros.core.labels import CLASPER, WRIST
-from surgseg_ros.core.parts import Part, ToolParts, are_near, distances, rim_distances, tool_width
+from surgseg_ros.core.parts import Part, ToolParts, are_near, distances, rim_distances
 from surgseg_ros.core.segmentation import Points
 
 SHARED: Final = 0.35
@@ -16,9 +16,6 @@ SHARED: Final = 0.35
 
 _JAW_PIECE_COST: Final = 0.4
 """Extra cost of a gap to another piece of the jaws instead of the wrist, in tool widths."""
-
-_WRIST_END: Final = 0.5
-"""Jaws start in the part of the wrist beyond this share of its length."""
 
 _COSINE: Final = 0.5
 """Cosine of the angle to the wrist's direction below which distances count more."""
@@ -46,7 +43,7 @@ class SampleCosts:
         """
         key = id(part), id(tool), len(tool.wrists), len(tool.claspers)
         if key not in self._known:
-            limit_px = _FAR * tool_width(tool)
+            limit_px = _FAR * tool.width_px
             is_near = any(are_near(part, other, limit_px) for other in tool.parts)
             costs = costs_of(part.sample, part.label, tool) if is_near else None
             self._known[key] = np.full(len(part.sample), np.inf) if costs is None else costs
@@ -77,13 +74,13 @@ def costs_of(points: Points, label: int, tool: ToolParts, axial_weight: float = 
     if label == CLASPER and tool.wrists:
         gaps = _from_wrist(points, tool)
         if tool.claspers:  # the other piece of a jaw that a thread or needle covers
-            beyond = distances(points, tool.claspers) + _JAW_PIECE_COST * tool_width(tool)
+            beyond = distances(points, tool.claspers) + _JAW_PIECE_COST * tool.width_px
             gaps = np.minimum(gaps, beyond)
-        return np.asarray(gaps / tool_width(tool))
-    if not tool.shafts or tool.shafts[0].strip is None:
+        return np.asarray(gaps / tool.width_px)
+    strip = tool.strip
+    if strip is None:
         both_jaws = label == CLASPER and not tool.wrists
-        return (0.3 if both_jaws else 1) * distances(points, tool.parts) / tool_width(tool)
-    strip = tool.shafts[0].strip
+        return (0.3 if both_jaws else 1) * distances(points, tool.parts) / tool.width_px
     along, across = strip.coordinates(points)
     half = float(strip.half_at(strip.end_px))
     beyond_px = along - strip.end_px
@@ -100,14 +97,11 @@ def costs_of(points: Points, label: int, tool: ToolParts, axial_weight: float = 
 
 def _from_wrist(points: Points, tool: ToolParts) -> Points:
     """Compute distances from the end of a wrist; those to its side and behind it count more."""
-    rim = np.concatenate([part.rim for part in tool.wrists])
-    if not tool.shafts or tool.shafts[0].strip is None:
+    rim = tool.wrist_end
+    if tool.strip is None:
         return rim_distances(points, rim)
-    start = tool.shafts[0].strip.end
-    away = np.hypot(*(rim - start).T)
-    rim = rim[away >= _WRIST_END * away.max()]
     end = rim.mean(axis=0)
-    axis, out = end - start, points - end
+    axis, out = end - tool.strip.end, points - end
     lengths = np.hypot(*out.T) * float(np.hypot(*axis))
     turned = _COSINE - (out @ axis) / np.maximum(lengths, 1e-9)
     return np.asarray(rim_distances(points, rim) * (1 + np.maximum(0, turned)))

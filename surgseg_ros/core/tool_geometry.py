@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from surgseg_ros.core.keypoints import Geometry, Keypoint, KeypointKind, make_point
-from surgseg_ros.core.parts import Part, ToolParts, tool_width, within
+from surgseg_ros.core.parts import Part, ToolParts, within
 from surgseg_ros.core.segmentation import Field, Points
 from surgseg_ros.core.strips import Strip
 
@@ -58,8 +58,8 @@ def tool_geometry(tool: ToolParts, field: Field) -> Geometry:
     :return: the keypoints, as far as they can be found.
     """
     step = float(field.step)
-    strip = tool.shafts[0].strip if tool.shafts else None
-    width = tool_width(tool)
+    strip = tool.strip
+    width = tool.width_px
     found: list[Keypoint] = []
     heading, joint = None, None
     if strip is not None:
@@ -167,9 +167,7 @@ def _root(tool: ToolParts, step_px: float, otherwise: Points) -> Points:
         return otherwise
     root = roots.mean(axis=0)
     back = root - _all(tool.claspers).mean(axis=0)
-    return np.asarray(
-        root + _COVERED_PIVOT * tool_width(tool) * back / max(math.hypot(*back), 1e-9)
-    )
+    return np.asarray(root + _COVERED_PIVOT * tool.width_px * back / max(math.hypot(*back), 1e-9))
 
 
 def _rims(parts: Iterable[Part]) -> Points:
