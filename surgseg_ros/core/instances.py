@@ -102,44 +102,30 @@ class _Owners:
             elif len(numbers) == 1:
                 own.setdefault(min(numbers), []).append(runs)
             else:
-                grid = _owner_grid([tools[n] for n in sorted(numbers)], self._field)
-                for number, part in _cut(runs, grid, self._field.step, sorted(numbers)):
+                shared = [tools[n] for n in sorted(numbers)]
+                for number, part in _divide(runs, shared, sorted(numbers), self._field.step):
                     own.setdefault(number, []).append(part)
         return [*((_merged(group), tools[n]) for n, group in sorted(own.items())), *alone]
 
 
-def _owner_grid(tools: list[ToolParts], field: Field) -> NDArray[np.uint8]:
-    """Assign each cell of the grid to the tool with the nearest sample; tools count from 1."""
-    step = field.step
-    grid = np.zeros([-(-side // step) for side in field.size], np.uint8)
-    for number, tool in enumerate(tools, 1):
-        points = np.concatenate([part.points for part in tool.parts]).astype(np.intp) // step
-        grid[points[:, 1], points[:, 0]] = number
-    empty = grid == 0
-    _, nearest = cv2.distanceTransformWithLabels(
-        empty.view(np.uint8), cv2.DIST_L2, 3, labelType=cv2.DIST_LABEL_PIXEL
-    )
-    numbers = np.zeros(int(nearest.max()) + 1, np.uint8)
-    numbers[nearest[~empty]] = grid[~empty]
-    return np.asarray(numbers[nearest])
-
-
-def _cut(
-    runs: Runs, grid: NDArray[np.uint8], step: int, numbers: list[int]
+def _divide(
+    runs: Runs, tools: list[ToolParts], numbers: list[int], step: int
 ) -> list[tuple[int, Runs]]:
-    """Split runs where the owner changes from one cell of the grid to the next."""
+    """Split runs between tools; a cell of the grid belongs to the tool with the nearest sample."""
     first = runs.starts // step
     counts = (runs.ends - 1) // step - first + 1
+    owner_of, corner = _nearest_tools(runs, tools, step)
     of_run = np.repeat(np.arange(len(counts)), counts)
-    cells = np.arange(len(of_run)) - np.repeat(np.cumsum(counts) - counts - first, counts)
-    owners = grid[runs.rows[of_run] // step, cells]
+    columns = np.arange(len(of_run)) - np.repeat(np.cumsum(counts) - counts - first, counts)
+    lines = (runs.rows // step - corner[1]) * owner_of.shape[1] - corner[0]
+    owners = owner_of.reshape(-1).take(np.repeat(lines, counts) + columns)
     changes = np.ones(len(of_run), bool)
     changes[1:] = (of_run[1:] != of_run[:-1]) | (owners[1:] != owners[:-1])
     begins = np.flatnonzero(changes)
     lasts = np.append(begins[1:], len(of_run)) - 1
     whole = of_run[begins]
-    starts = np.maximum(runs.starts[whole], cells[begins] * step)
-    ends = np.minimum(runs.ends[whole], (cells[lasts] + 1) * step)
+    starts = np.maximum(runs.starts[whole], columns[begins] * step)
+    ends = np.minimum(runs.ends[whole], (columns[lasts] + 1) * step)
     cut = Runs(runs.kinds[whole], runs.rows[whole], starts, ends)
     owners = owners[begins]
     return [
@@ -147,6 +133,34 @@ def _cut(
         for place, number in enumerate(numbers, 1)
         if (owners == place).any()
     ]
+
+
+def _nearest_tools(
+    runs: Runs, tools: list[ToolParts], step: int
+) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    """
+    Find the tool with the nearest sample of each cell of the grid, from 1.
+
+    :return: the grid around the runs and the tools; column and row of its first cell.
+    """
+    own = [
+        (np.concatenate([part.points for part in tool.parts]).T / step).astype(np.intp)
+        for tool in tools
+    ]
+    columns = np.array([runs.starts.min(), runs.ends.max() - 1]) // step
+    rows = runs.rows[[0, -1]] // step
+    ends = np.concatenate([[columns, rows], *own], axis=1)
+    (left, top), (right, bottom) = ends.min(axis=1).tolist(), ends.max(axis=1).tolist()
+    grid = np.zeros((bottom - top + 1, right - left + 1), np.uint8)
+    for number, (x, y) in enumerate(own, 1):
+        grid[y - top, x - left] = number
+    empty = grid == 0
+    _, nearest = cv2.distanceTransformWithLabels(
+        empty.view(np.uint8), cv2.DIST_L2, 3, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    tool_of = np.zeros(int(nearest.max()) + 1, np.uint8)
+    tool_of[nearest[~empty]] = grid[~empty]
+    return np.asarray(tool_of[nearest]), (left, top)
 
 
 def _merged(pieces: list[Runs]) -> Runs:
@@ -171,10 +185,10 @@ def sample_runs(runs: Runs, step: int) -> Points:
     counts = np.maximum(0, (chosen.ends - 1 - first) // step - starts + 1)
     if counts.sum() < MIN_SAMPLES:
         middles = (runs.starts + runs.ends - 1) / 2
-        return np.stack([middles, runs.rows.astype(float)], axis=1)
+        return np.stack([middles, runs.rows.astype(float)]).T
     of_run = np.repeat(np.arange(len(counts)), counts)
     columns = np.arange(len(of_run)) - np.repeat(np.cumsum(counts) - counts - starts, counts)
-    return np.stack([columns * step + first, chosen.rows[of_run]], axis=1).astype(float)
+    return np.stack([columns * step + first, chosen.rows[of_run]]).astype(float).T
 
 
 def join_pieces(pieces: list[Runs], mask: NDArray[np.uint8], field: Field) -> list[Runs]:
