@@ -2,6 +2,7 @@
 """Runs the frames of a bag through the pipeline; the options of an evaluation."""
 
 import functools
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from surgseg_ros.core.errors import describe
 from surgseg_ros.core.keypoints import Geometry
 from surgseg_ros.core.parameters import pipeline_settings
 from surgseg_ros.core.pipeline import CameraPipeline, PipelineSettings
+from surgseg_ros.core.processes import QUEUE_DEPTH
 from surgseg_ros.core.reasons import ResultWarning
 from surgseg_ros.core.results import Decision, FrameResult, InputFrame
 from surgseg_ros.core.runtimes import AUTO
@@ -234,7 +236,7 @@ def decided(
     confidence: bool = False,
 ) -> Generator[Decided | NonImage, None, None]:
     """
-    Run the pipeline, up to the mask.
+    Run the pipeline, up to the mask; a GPU works on the next image meanwhile.
 
     :param items: from `decoded`.
     :param segmenter: the model.
@@ -242,13 +244,30 @@ def decided(
     :param confidence: whether the confidence of each pixel will be written.
     :return: the items, with decisions in place of images.
     """
+    begun: deque[tuple[bool, Callable[[], Decided | NonImage]]] = deque()
+    images = 0
     for item in items:
-        if not isinstance(item, BagImage):
-            yield item
-            continue
-        known = tuple(ResultWarning(*given) for given in item.warnings)
-        frame = InputFrame(item.image, stamp_ns(item.header), item.received_ns, known)
-        yield Decided(item, pipeline.segment(segmenter, frame, confidence=confidence))
+        begun.append((isinstance(item, BagImage), _begin(item, segmenter, pipeline, confidence)))
+        images += begun[-1][0]
+        while begun and (
+            images >= segmenter.max_in_flight or len(begun) > QUEUE_DEPTH or not begun[0][0]
+        ):
+            is_image, finish = begun.popleft()
+            images -= is_image
+            yield finish()
+    for _, finish in begun:
+        yield finish()
+
+
+def _begin(
+    item: BagImage | NonImage, segmenter: Segmenter, pipeline: CameraPipeline, confidence: bool
+) -> Callable[[], Decided | NonImage]:
+    if not isinstance(item, BagImage):
+        return lambda: item
+    known = tuple(ResultWarning(*given) for given in item.warnings)
+    frame = InputFrame(item.image, stamp_ns(item.header), item.received_ns, known)
+    decision = pipeline.begin(segmenter, frame, confidence=confidence)
+    return lambda: Decided(item, decision())
 
 
 def begin_answer(item: Decided | NonImage, workers: WorkerPool) -> Callable[[], Answer | NonImage]:

@@ -7,7 +7,7 @@ Each direction takes at most one copy between host and device, and none on the C
 
 import contextlib
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -202,11 +202,39 @@ class HostTransfer:
 
     def upload(self, images: Sequence[RgbArray]) -> list[Tensor]:
         """See Transfer."""
-        return [_as_tensor(image)[None] for image in images]
+        return [as_tensor(image)[None] for image in images]
 
     def download(self, planes: Sequence[Tensor]) -> list[NDArray[Any]]:
         """See Transfer."""
         return [plane.numpy() for plane in planes]
+
+
+class Buffers(dict[Hashable, Tensor]):
+    """
+    Memory for arrays, by name; allocated once, and again only for larger arrays.
+
+    :param allocate: maps a number of bytes to a uint8 tensor.
+    """
+
+    def __init__(self, allocate: Callable[[int], Tensor]) -> None:
+        """Start empty."""
+        super().__init__()
+        self._allocate = allocate
+
+    def view(self, name: Hashable, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        """
+        Return the memory for an array; its content is undefined.
+
+        :param name: any name; the array with the same name before must not be in use any more.
+        :param shape: its shape.
+        :param dtype: its type.
+        :return: a tensor in that memory.
+        """
+        size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        buffer = self.get(name)
+        if buffer is None or len(buffer) < size:
+            buffer = self[name] = self._allocate(size)
+        return buffer[:size].view(dtype).view(*shape)
 
 
 class StagedTransfer:
@@ -227,56 +255,49 @@ class StagedTransfer:
     ) -> None:
         """Store the arguments; memory is allocated when the size of the images is known."""
         self._device = device
-        self._stream = stream
-        self._pinned = pinned
-        self._buffers: dict[tuple[str, int], Tensor] = {}
+        self.stream = stream
+        self.buffers = Buffers(
+            lambda size: torch.empty(size, dtype=torch.uint8, pin_memory=pinned)
+        )
+        """The memory on the host."""
 
     def __del__(self) -> None:
         """Free the memory, or leak it if the device is lost."""
-        if self._stream is None:
+        if self.stream is None:
             return
         try:
-            self._stream.synchronize()
+            self.stream.synchronize()
         except Exception:
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._buffers))
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self.buffers))
 
     def working(self) -> AbstractContextManager[Any]:
         """See Transfer."""
-        if self._stream is None:
+        if self.stream is None:
             return contextlib.nullcontext()
         # The weights may still be being written on the current stream, for example in training.
-        self._stream.wait_stream(torch.cuda.current_stream(self._device))
-        return torch.cuda.stream(self._stream)
+        self.stream.wait_stream(torch.cuda.current_stream(self._device))
+        return torch.cuda.stream(self.stream)
 
     def upload(self, images: Sequence[RgbArray]) -> list[Tensor]:
         """See Transfer."""
         uploaded = []
         for place, image in enumerate(images):
-            staged = self._staged('up', place, image.shape, torch.uint8)
-            staged.copy_(_as_tensor(image))
+            staged = self.buffers.view(('up', place), image.shape, torch.uint8)
+            staged.copy_(as_tensor(image))
             uploaded.append(staged.to(self._device, non_blocking=True, copy=True)[None])
         return uploaded
 
     def download(self, planes: Sequence[Tensor]) -> list[NDArray[Any]]:
         """See Transfer."""
         staged = [
-            self._staged('down', place, plane.shape, plane.dtype).copy_(plane, non_blocking=True)
+            self.buffers.view(('down', place), plane.shape, plane.dtype).copy_(
+                plane, non_blocking=True
+            )
             for place, plane in enumerate(planes)
         ]
-        if self._stream is not None:
-            self._stream.synchronize()
+        if self.stream is not None:
+            self.stream.synchronize()
         return [tensor.numpy().copy() for tensor in staged]
-
-    def _staged(
-        self, direction: str, place: int, shape: Sequence[int], dtype: torch.dtype
-    ) -> Tensor:
-        """Return the buffer on the host for one array; allocate it if necessary."""
-        size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-        buffer = self._buffers.get((direction, place))
-        if buffer is None or len(buffer) < size:
-            buffer = torch.empty(size, dtype=torch.uint8, pin_memory=self._pinned)
-            self._buffers[direction, place] = buffer
-        return buffer[:size].view(dtype).view(*shape)
 
 
 def transfer_to(device: torch.device) -> Transfer:
@@ -291,8 +312,13 @@ def transfer_to(device: torch.device) -> Transfer:
     return StagedTransfer(device, torch.cuda.Stream(device), pinned=True)  # type: ignore[no-untyped-call]
 
 
-def _as_tensor(image: RgbArray) -> Tensor:
-    """View (H, W, 3) as a tensor; copy only if torch cannot wrap the array."""
+def as_tensor(image: RgbArray) -> Tensor:
+    """
+    View an image as a tensor; copy it only if torch cannot wrap the array.
+
+    :param image: (H, W, 3) uint8; nothing may write to the tensor.
+    :return: the same values.
+    """
     if min(image.strides) < 0:
         image = image.copy()
     return torch.from_numpy(np.asarray(_Shared(image)))

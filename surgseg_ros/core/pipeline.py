@@ -9,14 +9,15 @@ The processing of an image: the sequence of steps that node, evaluation and benc
 `CameraPipeline` holds the state of one camera (roi, stamps, gates, filter, tracks). The network is
 shared by all cameras and is not part of it: `segment` runs it, or the caller does. `find_roi`,
 `examine` and `decide` must get the images in order, one after the other; `examine` may run beside
-the network. `track` must get the results in order; it may lag behind, in another thread.
-`complete` (`core/results.py`), which finds instruments, may run in any thread.
+the network. `begin` lets the network of a GPU work on the next image meanwhile. `track` must get
+the results in order; it may lag behind, in another thread. `complete` (`core/results.py`), which
+finds instruments, may run in any thread.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -102,6 +103,11 @@ class CameraPipeline:
         """Whether `decide` needs the confidence of each pixel, which costs time."""
         return self._filter is not None or self._settings.min_confidence > 0
 
+    @property
+    def finds_roi(self) -> bool:
+        """Whether `find_roi` depends on earlier images; else it may be called at any time."""
+        return self._finder is not None
+
     def set_thresholds(self, min_confidence: float, least_area: float) -> None:
         """
         Change the settings that do not affect the state.
@@ -157,6 +163,27 @@ class CameraPipeline:
         """
         wanted, roi = confidence or self.needs_confidence, self.find_roi(frame.image)
         return self.decide(frame, _infer(segmenter, frame.image, roi, confidence=wanted))
+
+    def begin(
+        self, segmenter: Segmenter, frame: InputFrame, *, confidence: bool = False
+    ) -> Callable[[], Decision]:
+        """
+        Begin to run the pipeline on the next image of the camera, up to the mask.
+
+        Only a network on a GPU begins early, with a fixed roi; else everything is done here.
+
+        :param segmenter: the model; at most its `max_in_flight` images may be begun.
+        :param frame: the image.
+        :param confidence: whether the decision must contain the confidence of each pixel.
+        :return: a function that returns the decision, as `segment` does; to be called once for
+            each image, in the order of the images.
+        """
+        if segmenter.max_in_flight == 1 or self.finds_roi:
+            decision = self.segment(segmenter, frame, confidence=confidence)
+            return lambda: decision
+        wanted, roi = confidence or self.needs_confidence, self.find_roi(frame.image)
+        output = _begin(segmenter, frame.image, roi, confidence=wanted)
+        return lambda: self.decide(frame, output())
 
     def examine(self, frame: InputFrame) -> Examination:
         """
@@ -307,3 +334,23 @@ def _infer(
         return segmenter.segment(image, roi=roi, confidence=confidence, grid_confidence=True)
     except Exception as error:  # from the network, the device, or a roi beyond the image
         return error
+
+
+def _begin(
+    segmenter: Segmenter, image: NDArray[np.uint8], roi: Roi | None, *, confidence: bool
+) -> Callable[[], Segmentation | Exception]:
+    """Begin to run the network on one image; return a function that does what `_infer` does."""
+    wanted = {'confidence': confidence, 'grid_confidence': True}
+
+    def output() -> Segmentation | Exception:
+        try:
+            return results()[0]
+        except Exception as error:
+            return error
+
+    try:
+        results = segmenter.begin([image], [roi], **wanted)
+    except Exception as error:
+        failed = error
+        return lambda: failed
+    return output

@@ -2,10 +2,13 @@
 """The segmenter of the public API, of the node and of all verbs: RGB image to class mask."""
 
 import dataclasses
+import logging
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+import cv2
 import numpy as np
 import scipy.optimize  # imported early: it would delay the first image
 import scipy.sparse.csgraph
@@ -14,7 +17,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from surgseg_ros.core.fitting import place, prepare, transfer_to
+from surgseg_ros.core.errors import describe
+from surgseg_ros.core.fitting import RgbArray, StagedTransfer, place, prepare, transfer_to
+from surgseg_ros.core.image_batch import ImageBatch, agree, is_same
+from surgseg_ros.core.in_flight import MAX_IN_FLIGHT, BatchesInFlight, Completed, cuda_streams
 from surgseg_ros.core.labels import CLASS_COUNT
 from surgseg_ros.core.model_folder import (
     DEFAULT_MODEL,
@@ -25,12 +31,13 @@ from surgseg_ros.core.model_folder import (
 )
 from surgseg_ros.core.postprocessing import instruments_in
 from surgseg_ros.core.runtimes import AUTO, Options, Runtime, TorchRuntime, load_runtime
-from surgseg_ros.core.runtimes.graphs import MIN_AGREEMENT, Graphs
-from surgseg_ros.core.segmentation import GridConfidence, Roi, Segmentation
+from surgseg_ros.core.runtimes.graphs import Graphs
+from surgseg_ros.core.segmentation import Roi, Segmentation
+from surgseg_ros.core.self_test import draw
 from surgseg_ros.core.timing import CudaStopwatch, Stopwatch, stopwatch
 from surgseg_ros.core.upsampling import Upsampled, upsample
 
-RgbArray = NDArray[np.uint8]
+_LOG: Final = logging.getLogger(__name__)
 
 
 class Segmenter:
@@ -62,8 +69,9 @@ class Segmenter:
         self._transfer = transfer_to(runtime.device)
         self._network: Callable[[Tensor], Tensor] = runtime
         self._graphs: Graphs | None = None
+        self._in_flight: BatchesInFlight | None = None
         if isinstance(runtime, TorchRuntime) and runtime.device.type == 'cuda':
-            self._network, self._graphs = runtime.eager, Graphs(_agree)
+            self._network, self._graphs = runtime.eager, Graphs(agree)
 
     @classmethod
     def load(
@@ -103,6 +111,11 @@ class Segmenter:
         """Number of images up to which one call of `segment_all` is faster than several."""
         return self.runtime.max_batch_size
 
+    @property
+    def max_in_flight(self) -> int:
+        """Number of calls of `begin` whose results may be outstanding; 1 if it does not pay."""
+        return 1 if self._in_flight is None else MAX_IN_FLIGHT
+
     def described(self) -> dict[str, str]:
         """
         Describe what makes the masks, for a JSON file.
@@ -132,6 +145,29 @@ class Segmenter:
             failure = self._graphs.failure
             how = f'without a CUDA graph ({failure})' if failure else 'as a CUDA graph'
             self.runtime.description += f', {how}'
+            self._enable_in_flight(size)
+
+    def _enable_in_flight(self, size: tuple[int, int]) -> None:
+        """Let batches be in flight if a GPU has streams for them; see `BatchesInFlight`."""
+        if isinstance(self._transfer, StagedTransfer) and self._transfer.stream is not None:
+            streams = cuda_streams(self.runtime.device, self._transfer.stream)
+            in_flight = BatchesInFlight(self.runtime.device, streams, self._transfer)
+            self._test_in_flight(in_flight, size)
+
+    def _test_in_flight(self, in_flight: BatchesInFlight, size: tuple[int, int]) -> None:
+        """Use it if images in flight have the same results as images one after another."""
+        drawn = (draw(self.spec.input_size, number) for number in range(_TRIED))
+        images = [np.asarray(cv2.resize(each, size[::-1]), np.uint8) for each in drawn]
+        expected = [self.segment(image, grid_confidence=True) for image in images]
+        self._in_flight, found = in_flight, []
+        begun: deque[Callable[[], tuple[Segmentation, ...]]] = deque()
+        for image in images:
+            begun.append(self.begin([image], grid_confidence=True))
+            if len(begun) == MAX_IN_FLIGHT:
+                found.append(begun.popleft()()[0])
+        found += [results()[0] for results in begun]
+        if self._in_flight and not all(map(is_same, found, expected)):
+            self._disable_in_flight('images in flight had other results')
 
     def segment(
         self,
@@ -186,41 +222,89 @@ class Segmenter:
         :raises ValueError: if one has another shape or dtype, or a roi reaches beyond its image.
         :raises ArithmeticError: if the network's output for one is NaN or infinite.
         """
-        rois = rois or [None] * len(images)
-        views = [_view(image, roi) for image, roi in zip(images, rois, strict=True)]
-        results = self._segment_views(views, confidence, grid_confidence)
-        return tuple(
-            result if roi is None else _paste(result, (image.shape[0], image.shape[1]), roi)
-            for result, image, roi in zip(results, images, rois)
-        )
-
-    def _segment_views(
-        self, views: Sequence[RgbArray], confidence: bool, grid_confidence: bool
-    ) -> list[Segmentation]:
-        """Run all images through the device in one batch."""
+        batch = ImageBatch(images, rois or [None] * len(images), confidence, grid_confidence)
+        views = batch.views()
         with self._transfer.working():
             watch = stopwatch(self.runtime.device)
-            images = self._transfer.upload(views)
+            uploaded = self._transfer.upload(views)
             if self._graphs is None:
-                planes = self._compute(images, confidence, grid_confidence, watch)
+                planes = self._compute(uploaded, confidence, grid_confidence, watch)
             else:
                 watch.lap('fit')  # the copy to the device; the graph has the stages
-                planes = self._graphs.run(self._compute, images, confidence, grid_confidence)
+                planes = self._replay(uploaded, confidence, grid_confidence)
                 watch.lap('network')
                 watch.lap('upsample')
-            checked, *arrays = self._transfer.download(planes)
+            arrays = self._transfer.download(planes)
             watch.lap('download')
-        self._check(checked)
-        on_host, times_ms = iter(arrays), watch.times_ms()
-        results = []
-        for view in views:
-            mask = next(on_host)
-            chosen = next(on_host) if confidence else None
-            grid = next(on_host) if confidence or grid_confidence else None
-            whole = Roi(0, 0, view.shape[1], view.shape[0])
-            confidences = None if grid is None else GridConfidence(grid, whole)
-            results.append(Segmentation(mask, chosen, times_ms, confidences))
+        self._check(arrays[0])
+        return batch.results(arrays[1:], watch.times_ms())
+
+    @torch.inference_mode()
+    def begin(
+        self,
+        images: Sequence[RgbArray],
+        rois: Sequence[Roi | None] | None = None,
+        *,
+        confidence: bool = False,
+        grid_confidence: bool = False,
+    ) -> Callable[[], tuple[Segmentation, ...]]:
+        """
+        Begin to find the class of each pixel of several images; on a CPU, do it at once.
+
+        If the results cannot be had in this way, `segment_all` computes them.
+
+        :param images: see `segment_all`; they are not modified until the results are there.
+        :param rois: see `segment_all`.
+        :param confidence: see `segment_all`.
+        :param grid_confidence: see `segment_all`.
+        :return: a function that waits for the results of `segment_all`; to be called once, before
+            `max_in_flight` further calls of this method. Errors are raised here or there.
+        """
+        batch = ImageBatch(images, rois or [None] * len(images), confidence, grid_confidence)
+        if self._in_flight is None:
+            done = self._again(batch)
+            return lambda: done
+        try:
+            complete = self._in_flight.start(
+                self._replay, batch.views(), confidence, grid_confidence
+            )
+        except Exception as error:
+            done = self._again(batch, error)
+            return lambda: done
+        return lambda: self._completed(batch, complete)
+
+    def _completed(
+        self, batch: ImageBatch, complete: Callable[[], Completed]
+    ) -> tuple[Segmentation, ...]:
+        try:
+            (sums, *arrays), times_ms = complete()
+            self._check(sums)
+            return batch.results(arrays, times_ms)
+        except Exception as error:
+            return self._again(batch, error)
+
+    def _again(
+        self, batch: ImageBatch, error: Exception | None = None
+    ) -> tuple[Segmentation, ...]:
+        """Compute what failed in flight; nothing is in flight from now on if that works."""
+        images, rois, confidence, grid_confidence = batch
+        results = self.segment_all(
+            images, rois, confidence=confidence, grid_confidence=grid_confidence
+        )
+        if error is not None:
+            self._disable_in_flight(describe(error))
         return results
+
+    def _disable_in_flight(self, reason: str) -> None:
+        self._in_flight = None
+        _LOG.warning('images are processed one after another, and so slower: %s', reason)
+
+    def _replay(
+        self, images: Sequence[Tensor], confidence: bool, grid_confidence: bool
+    ) -> Sequence[Tensor]:
+        if self._graphs is None:
+            return self._compute(images, confidence, grid_confidence)
+        return self._graphs.run(self._compute, images, confidence, grid_confidence)
 
     def _compute(
         self,
@@ -281,68 +365,9 @@ class Segmenter:
             )
 
 
-_ROUNDING: Final = 2
-"""Change of a confidence (0..255) in a replay: kernels may round in another way."""
-
-
-def _agree(found: Sequence[Tensor], expected: Sequence[Tensor]) -> bool:
-    """Compare what `_compute` returns: finite sums, equal masks, and almost equal confidences."""
-    sums, *planes = zip(found, expected, strict=True)
-    in_image = len(planes) // len(sums[0])
-    for number, (plane, other) in enumerate(planes):
-        difference = (plane.int() - other.int()).abs()
-        limit = 0 if number % in_image == 0 else _ROUNDING
-        if (difference <= limit).float().mean() < MIN_AGREEMENT:
-            return False
-    return torch.equal(sums[0].isfinite(), sums[1].isfinite())
+_TRIED: Final = 6
+"""Number of images in flight that are compared with images one after another."""
 
 
 def _ignore(stage: str) -> None:
     """Measure nothing."""
-
-
-def _view(image: RgbArray, roi: Roi | None) -> RgbArray:
-    """Check an image, and return a view of the part to segment."""
-    if not isinstance(image, np.ndarray):
-        raise TypeError(
-            f'the image is a {type(image).__name__}, expected a NumPy array, (H, W, 3) uint8 RGB'
-        )
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
-        raise ValueError(
-            f'the image is {image.shape} {image.dtype}, expected (H, W, 3) uint8 RGB'
-            + _remedy(image)
-        )
-    return image if roi is None else roi.view(image)
-
-
-def _remedy(image: NDArray[Any]) -> str:
-    """Return advice for common mistakes; empty for others."""
-    if not image.size:
-        return ': it is empty'
-    if image.ndim == 2:
-        return ': repeat a grey image three times, cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)'
-    if image.ndim == 3 and image.shape[0] == 3 and image.shape[2] != 3:
-        return ': put the channels last, image.transpose(1, 2, 0)'
-    if image.ndim == 3 and image.shape[2] == 4:
-        return ': leave alpha out, image[..., :3]'
-    if image.ndim == 3 and image.shape[2] == 3 and np.issubdtype(image.dtype, np.floating):
-        return ': scale it to 0..255, and convert it to uint8'
-    return ''
-
-
-def _paste(part: Segmentation, size: tuple[int, int], roi: Roi) -> Segmentation:
-    """Insert the result of a roi into an image of NO_DECISION with confidence 0."""
-    whole = Segmentation.undecided(size)
-    mask = roi.view(whole.mask)
-    mask[:] = part.mask
-    if roi.circle is not None:
-        np.maximum(mask, roi.outside(), out=mask)
-    confidence, grid_confidence = None, None
-    if part.confidence is not None and whole.confidence is not None:
-        confidence = whole.confidence
-        roi.view(confidence)[:] = part.confidence
-        if roi.circle is not None:
-            roi.view(confidence)[roi.outside() > 0] = 0
-    if part.grid_confidence is not None:
-        grid_confidence = GridConfidence(part.grid_confidence.grid, roi)
-    return Segmentation(whole.mask, confidence, part.stage_ms, grid_confidence, roi=roi)

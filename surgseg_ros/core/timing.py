@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import time
 from collections.abc import Iterable
@@ -79,10 +80,10 @@ class CudaStopwatch:
     """
     Measures stages on a CUDA device, which works asynchronously.
 
-    It records CUDA events in the stream, so that stages do not wait for each other; only
+    It records CUDA events in streams, so that stages do not wait for each other; only
     `times_ms` waits, for the last event.
 
-    :param device: a CUDA device; the work is done in its current stream.
+    :param device: a CUDA device; the work of a stage is done in the stream that is current then.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -90,18 +91,18 @@ class CudaStopwatch:
         import torch  # imported here: the node uses Stopwatch before it imports torch
 
         self._event: Any = torch.cuda.Event
-        self._stream = torch.cuda.current_stream(device)
+        self._stream: Any = functools.partial(torch.cuda.current_stream, device)
         self._marks: list[tuple[str, Any]] = []
         self.lap('')
 
     def lap(self, stage: str) -> None:
         """
-        End a stage when the device reaches this point of the stream.
+        End a stage when the device reaches this point of the current stream.
 
         :param stage: its name.
         """
         mark = self._event(enable_timing=True)
-        mark.record(self._stream)
+        mark.record(self._stream())
         self._marks.append((stage, mark))
 
     def times_ms(self) -> dict[str, float]:

@@ -14,8 +14,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from surgseg_ros.core.image_batch import agree
 from surgseg_ros.core.runtimes.graphs import Capture, Graph, Graphs
-from surgseg_ros.core.segmenter import Segmenter, _agree
+from surgseg_ros.core.segmenter import Segmenter
 
 Function = Callable[[Sequence[Tensor]], Sequence[Tensor]]
 
@@ -114,12 +115,12 @@ def test_masks_must_be_equal_and_confidences_almost() -> None:
         changed[place][:count] += change
         return changed
 
-    assert _agree(with_change(0, 9, 1), results)
-    assert not _agree([torch.tensor([torch.nan]), *results[1:]], results)
-    assert _agree(with_change(1, 1, 2), results)
-    assert not _agree(with_change(1, 1, 3), results)
-    assert _agree(with_change(2, 2, 2000), results)
-    assert not _agree(with_change(2, 3, 3), results)
+    assert agree(with_change(0, 9, 1), results)
+    assert not agree([torch.tensor([torch.nan]), *results[1:]], results)
+    assert agree(with_change(1, 1, 2), results)
+    assert not agree(with_change(1, 1, 3), results)
+    assert agree(with_change(2, 2, 2000), results)
+    assert not agree(with_change(2, 3, 3), results)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='a CUDA device is here')
@@ -140,7 +141,7 @@ def test_a_segmenter_replays_from_image_to_mask(
     """Every size, number of images and set of results gives what it gives without graphs."""
     capture = FakeCapture()
     plain, graphed = (Segmenter.load(tiny_model, 'cpu', 'torch') for _ in range(2))
-    monkeypatch.setattr(graphed, '_graphs', Graphs(_agree, capture))
+    monkeypatch.setattr(graphed, '_graphs', Graphs(agree, capture))
     rng = np.random.default_rng(0)
     sizes = ((48, 80), (90, 160))
     for _ in range(4):

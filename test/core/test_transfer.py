@@ -89,7 +89,7 @@ def test_memory_registered_with_a_lost_device_is_never_freed(works: bool) -> Non
     stream: Any = FakeStream(works)
     transfer = StagedTransfer(CPU, stream, pinned=False)
     transfer.upload(make_images((4, 6)))
-    (buffer,) = map(weakref.ref, transfer._buffers.values())
+    (buffer,) = map(weakref.ref, transfer.buffers.values())
     del transfer
     gc.collect()
     assert (buffer() is None) == works

@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Batches of images in flight on a GPU: one is uploaded or downloaded while another is computed.
+
+    image ─> pinned ── upload ──> device ── compute ──> device ── download ──> pinned ─> mask
+
+Each arrow with a name is a CUDA stream; streams wait for each other at events. A batch has buffers
+of its own for all four places. They are used again for a later batch only when the last copy out
+of them is complete.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Final, NamedTuple, Protocol
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from surgseg_ros.core.fitting import Buffers, RgbArray, StagedTransfer, as_tensor
+from surgseg_ros.core.runtimes.graphs import Function
+from surgseg_ros.core.timing import stopwatch
+
+MAX_IN_FLIGHT: Final = 2
+"""While one batch is computed, the results of the one before, or the next one, are copied."""
+
+
+class Event(Protocol):
+    """A point in the work of a stream; torch.cuda.Event is one."""
+
+    def synchronize(self) -> None:
+        """Wait until the device has reached it."""
+
+
+class Stream(Protocol):
+    """Work that the device does in order, but independently of other streams."""
+
+    def working(self) -> AbstractContextManager[Any]:
+        """Return a context manager in which torch gives its work to this stream."""
+
+    def copy(self, target: Tensor, source: Tensor) -> None:
+        """Copy between host and device, or on the device."""
+
+    def record(self) -> Event:
+        """Record the end of the work that this stream has been given."""
+
+    def wait_for(self, event: Event) -> None:
+        """Begin later work of this stream only after an event of another stream."""
+
+
+class Streams(NamedTuple):
+    """The streams of a device."""
+
+    upload: Stream
+    compute: Stream
+    download: Stream
+
+
+class CudaStream:
+    """
+    A stream of a CUDA device.
+
+    :param stream: the stream, as torch knows it.
+    """
+
+    def __init__(self, stream: 'torch.cuda.Stream') -> None:
+        """Store the stream."""
+        self._stream = stream
+
+    def working(self) -> AbstractContextManager[Any]:
+        """See Stream."""
+        return torch.cuda.stream(self._stream)
+
+    def copy(self, target: Tensor, source: Tensor) -> None:
+        """See Stream."""
+        with torch.cuda.stream(self._stream):
+            target.copy_(source, non_blocking=True)
+
+    def record(self) -> Event:
+        """See Stream."""
+        event: Event = self._stream.record_event()
+        return event
+
+    def wait_for(self, event: Any) -> None:
+        """See Stream."""
+        self._stream.wait_event(event)
+
+
+def cuda_streams(device: torch.device, compute: 'torch.cuda.Stream') -> Streams:
+    """
+    Create the streams of a CUDA device.
+
+    :param device: the device.
+    :param compute: the stream in which it computes; everything else that uses the same memory of
+        the device, such as a CUDA graph, must be in this stream, too.
+    :return: the streams; those of upload and download are new.
+    """
+    others = (torch.cuda.Stream(device) for _ in range(2))  # type: ignore[no-untyped-call]
+    upload, download = map(CudaStream, others)
+    return Streams(upload, CudaStream(compute), download)
+
+
+class Completed(NamedTuple):
+    """
+    The results of a batch.
+
+    :param arrays: what the function computed.
+    :param times_ms: milliseconds by stage; `fit` includes the wait for the batch before.
+    """
+
+    arrays: list[NDArray[Any]]
+    times_ms: dict[str, float]
+
+
+class BatchesInFlight:
+    """
+    Batches on their way to a device, through it and back; not thread-safe.
+
+    :param device: the device.
+    :param streams: the streams of the device.
+    :param transfer: has the memory on the host.
+    """
+
+    def __init__(self, device: torch.device, streams: Streams, transfer: StagedTransfer) -> None:
+        """Store the arguments; memory is allocated when sizes are known."""
+        self._device, self._streams, self._transfer = device, streams, transfer
+        self._memory = Buffers(lambda size: torch.empty(size, dtype=torch.uint8, device=device))
+        self._ends: list[Event | None] = [None] * MAX_IN_FLIGHT
+        self._count = 0
+
+    def start(
+        self, function: Function, images: Sequence[RgbArray], *options: Any
+    ) -> Callable[[], Completed]:
+        """
+        Start to process a batch.
+
+        :param function: maps (1, H, W, 3) uint8 images on the device, and options, to tensors
+            there; it must not wait for the device.
+        :param images: (H, W, 3) uint8 each; they are not modified, and not read after the call.
+        :param options: passed to the function after the images.
+        :return: a function that waits for the results, to be called before MAX_IN_FLIGHT further
+            batches are started; it raises RuntimeError if it is too late, or the device fails.
+        """
+        number, slot = self._count, self._count % MAX_IN_FLIGHT
+        self._count += 1
+        if end := self._ends[slot]:  # results that were not taken may still be copied
+            end.synchronize()
+        upload, compute, download = self._streams
+        with upload.working():
+            watch = stopwatch(self._device)
+            uploaded = self._upload(images, slot)
+        compute.wait_for(upload.record())
+        with compute.working():
+            watch.lap('fit')
+            kept = self._kept(function(uploaded, *options), slot)
+            for stage in ('network', 'upsample'):
+                watch.lap(stage)
+        download.wait_for(compute.record())
+        with download.working():
+            received = [self._received(plane, slot, place) for place, plane in enumerate(kept)]
+            watch.lap('download')
+        self._ends[slot] = end = download.record()
+
+        def complete() -> Completed:
+            if self._count > number + MAX_IN_FLIGHT:
+                raise RuntimeError('the results of a batch in flight were overwritten')
+            end.synchronize()
+            return Completed([plane.numpy().copy() for plane in received], watch.times_ms())
+
+        return complete
+
+    def _upload(self, images: Sequence[RgbArray], slot: int) -> list[Tensor]:
+        uploaded = []
+        for place, image in enumerate(images):
+            key = f'up {slot}', place
+            staged = self._transfer.buffers.view(key, image.shape, torch.uint8)
+            staged.copy_(as_tensor(image))
+            # Allocated for this stream alone: memory that another stream has freed may be in use.
+            target = self._memory.view(key, image.shape, torch.uint8)
+            self._streams.upload.copy(target, staged)
+            uploaded.append(target[None])
+        return uploaded
+
+    def _kept(self, planes: Sequence[Tensor], slot: int) -> list[Tensor]:
+        """Copy the results, which the next batch may overwrite."""
+        kept = []
+        for place, plane in enumerate(planes):
+            target = self._memory.view((f'down {slot}', place), plane.shape, plane.dtype)
+            self._streams.compute.copy(target, plane)
+            kept.append(target)
+        return kept
+
+    def _received(self, plane: Tensor, slot: int, place: int) -> Tensor:
+        target = self._transfer.buffers.view((f'down {slot}', place), plane.shape, plane.dtype)
+        self._streams.download.copy(target, plane)
+        return target
