@@ -7,6 +7,7 @@ the newest two whose stamps match. The queues do not use threads, and only the c
 passed to them.
 """
 
+import itertools
 import threading
 import time
 from collections import OrderedDict, deque
@@ -47,8 +48,11 @@ class FrameQueue(Protocol):
     def add(self, frame: Frame) -> None:
         """Add a frame that has just been received."""
 
+    def peek(self, maximum: int, now_ns: int) -> tuple[Frame, ...]:
+        """Return the next frames, a Pair or at most `maximum`; empty if none is due."""
+
     def pop(self, maximum: int, now_ns: int) -> tuple[Frame, ...]:
-        """Remove and return the next frames, a Pair or at most `maximum`; empty if none is due."""
+        """Remove the frames that `peek` returns, and return them."""
 
     def due_ns(self) -> int | None:
         """Return when the next frame is due, by the steady clock; None if no frame is waiting."""
@@ -75,10 +79,16 @@ class NewestOfEach:
             self._dropped(self._slots[frame.camera])
         self._slots[frame.camera] = frame
 
+    def peek(self, maximum: int, now_ns: int) -> tuple[Frame, ...]:
+        """Return the frames of the first `maximum` cameras in the queue."""
+        return tuple(itertools.islice(self._slots.values(), maximum))
+
     def pop(self, maximum: int, now_ns: int) -> tuple[Frame, ...]:
         """Remove the frames of the first `maximum` cameras in the queue."""
-        count = min(maximum, len(self._slots))
-        return tuple(self._slots.popitem(last=False)[1] for _ in range(count))
+        taken = self.peek(maximum, now_ns)
+        for frame in taken:
+            del self._slots[frame.camera]
+        return taken
 
     def due_ns(self) -> int | None:
         """Return that a frame is due now; None if there is no frame."""
@@ -144,14 +154,20 @@ class NewestPair:
         self._remove(partner)
         self._pair = Pair(frame, partner) if frame.camera == 0 else Pair(partner, frame)
 
-    def pop(self, maximum: int, now_ns: int) -> tuple[Frame, ...]:
-        """Remove the pair, or else the newest frame of each camera that has waited long enough."""
+    def peek(self, maximum: int, now_ns: int) -> tuple[Frame, ...]:
+        """Return the pair, or else the newest frame of each camera that has waited long enough."""
         if self._pair is not None:
-            pair, self._pair = self._pair, None
-            return pair
+            return self._pair
         in_turn = (1 - self._last_camera, self._last_camera)
         due = (self._newest_due(camera, now_ns) for camera in in_turn)
-        taken = tuple(frame for frame in due if frame is not None)[:maximum]
+        return tuple(frame for frame in due if frame is not None)[:maximum]
+
+    def pop(self, maximum: int, now_ns: int) -> tuple[Frame, ...]:
+        """Remove the frames that `peek` returns."""
+        taken = self.peek(maximum, now_ns)
+        if self._pair is not None:
+            self._pair = None
+            return taken
         for frame in taken:
             self._remove(frame)
             self._last_camera = frame.camera
@@ -249,6 +265,26 @@ class Mailbox:
                 due_ns = self._queue.due_ns()
                 self._changed.wait(None if due_ns is None else max(0, due_ns - now_ns) / 1e9)
             return ()
+
+    def peek(self, maximum: int = 1) -> tuple[Frame, ...]:
+        """
+        Return the frames that `take` would return now, without taking them.
+
+        :param maximum: see `take`.
+        :return: see `take`; empty if it would wait.
+        """
+        with self._changed:
+            return () if self._closed else self._queue.peek(maximum, self._now_ns())
+
+    def take_now(self, maximum: int = 1) -> tuple[Frame, ...]:
+        """
+        Take frames as `take` does, but without waiting.
+
+        :param maximum: see `take`.
+        :return: see `take`; empty if it would wait.
+        """
+        with self._changed:
+            return () if self._closed else self._queue.pop(maximum, self._now_ns())
 
     def clear(self) -> None:
         """Drop all frames."""

@@ -59,11 +59,12 @@ class ModelSlot:
               │                       └────────────────────┘
               └── owns ──> Worker ── reads `inference` before each batch
 
-    The slot is the inference's FallbackHandler. The worker does not keep an inference beyond a
-    batch, so that a replaced model can be freed. Locks are acquired in this order: `_loading` (one
-    load at a time), `_lock` (the slot's fields), the generation's (so that a model changes between
-    two results, not during a publication), and last those of Health and Reporter. No lock is held
-    while waiting for the owner of another lock.
+    The slot is the inference's FallbackHandler. The worker does not keep an inference while it
+    waits for frames, so that a replaced model can be freed; what a GPU has begun early
+    (`Speculation`) is forgotten if another inference is in use. Locks are acquired in this order:
+    `_loading` (one load at a time), `_lock` (the slot's fields), the generation's (so that a model
+    changes between two results, not during a publication), and last those of Health and Reporter.
+    No lock is held while waiting for the owner of another lock.
 
     :param logger: the node's logger.
     :param generation: the node's generation.

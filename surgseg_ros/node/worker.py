@@ -23,11 +23,12 @@ from surgseg_ros.core.segmentation import STEREO_LAYOUTS, Roi, Segmentation, spl
 from surgseg_ros.core.timing import Stopwatch
 from surgseg_ros.messages.encodings import ImageError
 from surgseg_ros.messages.images import image_from_msg, read_image
-from surgseg_ros.messages.serialization import stamp_ns
+from surgseg_ros.messages.serialization import IMAGE, stamp_ns
 from surgseg_ros.node.freshness import Generation, ResultPolicy
 from surgseg_ros.node.health import CameraChannel, Frame, LastImage
 from surgseg_ros.node.mailbox import Mailbox, Pair
-from surgseg_ros.node.result_publisher import Logger, ReceivedImage, ResultPublisher
+from surgseg_ros.node.result_publisher import Logger, ReceivedImage, ResultPublisher, Warnings
+from surgseg_ros.node.speculation import PAUSE, Speculation
 
 if TYPE_CHECKING:
     from surgseg_ros.core.segmenter import Segmenter
@@ -78,13 +79,39 @@ class Inference:
         self._fallback = fallback
         self._failed: Exception | None = None
 
-    def segment(self, inputs: Sequence[Input], confidence: bool = False) -> list[Result]:
+    @property
+    def can_speculate(self) -> bool:
+        """Whether `begin` pays: on a GPU."""
+        return self._failed is None and self.segmenter.max_in_flight > 1
+
+    def begin(
+        self, inputs: Sequence[Input], confidence: bool = False
+    ) -> Callable[[], list[Result]]:
+        """
+        Begin to segment a batch.
+
+        :param inputs: one per camera.
+        :param confidence: see `segment`.
+        :return: an argument for `segment`.
+        :raises Exception: if that fails, of any type; `segment` finds out what can be done.
+        """
+        images, rois = [x.image for x in inputs], [x.roi for x in inputs]
+        results = self.segmenter.begin(images, rois, confidence=confidence, grid_confidence=True)
+        return lambda: list(results())
+
+    def segment(
+        self,
+        inputs: Sequence[Input],
+        confidence: bool = False,
+        begun: Callable[[], list[Result]] | None = None,
+    ) -> list[Result]:
         """
         Segment a batch; if that fails, segment each image alone, to find the one that fails.
 
         :param inputs: one per camera; may be empty.
         :param confidence: whether to compute the confidence of each pixel, not only on the
             network's grid.
+        :param begun: what `begin` returned for the same arguments, if it was called.
         :return: for each input its segmentation, or the error.
         """
         if not inputs:
@@ -92,7 +119,7 @@ class Inference:
         if self._failed is not None:
             return [self._failed] * len(inputs)
         try:
-            return self._try(lambda: self._run(inputs, confidence))
+            return self._try(lambda: self._run(inputs, confidence), begun)
         except Exception as error:  # from the network, the device, or a roi beyond the image
             if len(inputs) > 1:
                 results = [result for one in inputs for result in self.segment([one], confidence)]
@@ -102,10 +129,12 @@ class Inference:
                 self._failed = error
             return [error]
 
-    def _try(self, attempt: Callable[[], list[Result]]) -> list[Result]:
+    def _try(
+        self, attempt: Callable[[], list[Result]], begun: Callable[[], list[Result]] | None
+    ) -> list[Result]:
         """Try again once if the machine failed."""
         try:
-            return attempt()
+            return (begun or attempt)()
         except Exception as error:
             if not is_of_machine(error):
                 raise
@@ -181,19 +210,53 @@ class Worker(threading.Thread):
         self._pipelines = tuple(CameraPipeline(settings, channel.roi) for channel in channels)
         self._last_generation = -1
         self._last_used: Callable[[], Inference | None] = lambda: None
+        self._speculation: Speculation | None = None
+        self._pause = 0
 
     def run(self) -> None:
         """Process frames. A failure is reported and counted, and the next frame is processed."""
         with ThreadPoolExecutor(1, 'examine') as examiner:
-            while frames := self._mailbox.take(self._max_batch_size()):
+            while frames := self._take():
                 inference = self._begin(frames[0].generation)
                 if inference is None:  # the node was just cleaned up
                     continue
-                self._count(frames)
+                is_one_batch = self._count(frames) <= inference.max_batch_size
                 for batch in self._decided(frames, inference, examiner):
-                    self._publish(batch)
+                    answers = self._publish_masks(batch)
+                    if is_one_batch:
+                        self._speculate(inference)
+                    self._publish_rest(batch, answers)
                 del inference
                 self._used = None  # otherwise, a replaced model would stay in memory
+
+    def _take(self) -> tuple[Frame, ...]:
+        """Take the next frames; forget speculative work on any others."""
+        maximum, speculation = self._max_batch_size(), self._speculation
+        if speculation is None:
+            return self._mailbox.take(maximum)
+        frames = self._mailbox.take_now(maximum)
+        if not speculation.is_for(frames):
+            speculation = self._speculation = None
+            self._pause = PAUSE
+        return frames or self._mailbox.take(maximum)
+
+    def _speculate(self, inference: Inference) -> None:
+        """Let a GPU begin with the frames that the mailbox would give now."""
+        self._pause = max(0, self._pause - 1)
+        if self._pause or not inference.can_speculate or any(x.finds_roi for x in self._pipelines):
+            return
+        frames = self._mailbox.peek(inference.max_batch_size)
+        if not frames or any(self._channels[frame.camera].type_name != IMAGE for frame in frames):
+            return  # decoding JPEG would take as long as the GPU
+        try:
+            images = [image for frame in frames for image in self._images(frame)]
+            if len(images) <= inference.max_batch_size:
+                confidence = self._needs_confidence(images)
+                results = inference.begin([*map(self._find_roi, images)], confidence)
+                known = weakref.ref(inference)
+                self._speculation = Speculation(frames, tuple(images), confidence, results, known)
+        except Exception:  # it is reported when the frames are taken
+            return
 
     def _of_cameras(self, frame: Frame) -> tuple[Frame, ...]:
         """Return the frame for each camera whose view it contains."""
@@ -201,17 +264,22 @@ class Worker(threading.Thread):
             return (frame,)
         return tuple(frame._replace(camera=camera) for camera in range(len(self._channels)))
 
-    def _count(self, frames: tuple[Frame, ...]) -> None:
+    def _count(self, frames: tuple[Frame, ...]) -> int:
+        """Count the images as pairs or singles, and return their number."""
         every = [each for frame in frames for each in self._of_cameras(frame)]
         is_pair = isinstance(frames, Pair) or len(every) > len(frames)
         for frame in every:
             self._channels[frame.camera].health.count('pairs' if is_pair else 'singles')
+        return len(every)
 
     def _decided(
         self, frames: Sequence[Frame], inference: Inference, examiner: Executor
     ) -> Iterator[Batch]:
         """Yield the decisions on each batch of images, as soon as they are available."""
-        images = itertools.chain.from_iterable(map(self._read, frames))
+        speculation, self._speculation = self._speculation, None
+        images: Iterator[ReceivedImage] = itertools.chain.from_iterable(map(self._read, frames))
+        if speculation is not None:
+            images = map(self._record, speculation.images)
         while batch := tuple(itertools.islice(images, inference.max_batch_size)):
             inputs = [self._find_roi(image) for image in batch]
             pipelines = [self._pipelines[image.frame.camera] for image in batch]
@@ -219,7 +287,9 @@ class Worker(threading.Thread):
                 examiner.submit(pipeline.examine, image.input)
                 for pipeline, image in zip(pipelines, batch)
             ]
-            outputs = inference.segment(inputs, self._needs_confidence(batch))
+            confidence = self._needs_confidence(batch)
+            begun = speculation and speculation.results_for(batch, confidence, inference)
+            outputs = inference.segment(inputs, confidence, begun)
             yield [
                 (image, pipeline.decide(image.input, output, examination.result()))
                 for image, pipeline, output, examination in zip(
@@ -227,9 +297,11 @@ class Worker(threading.Thread):
                 )
             ]
 
-    def _publish(self, batch: Batch) -> None:
-        """Publish all masks, and then the other topics of each."""
-        answers = [self._publisher.publish_mask(image, decision) for image, decision in batch]
+    def _publish_masks(self, batch: Batch) -> list[Warnings | None]:
+        return [self._publisher.publish_mask(image, decision) for image, decision in batch]
+
+    def _publish_rest(self, batch: Batch, answers: Sequence[Warnings | None]) -> None:
+        """Publish the other topics of each image, after all masks."""
         for (image, decision), warnings in zip(batch, answers):
             result = self._pipelines[image.frame.camera].track(complete(decision))
             if warnings is not None:
@@ -268,7 +340,7 @@ class Worker(threading.Thread):
     def _read(self, frame: Frame) -> tuple[ReceivedImage, ...]:
         """Read the image of each camera in a frame; empty if it cannot be read."""
         try:
-            return self._images(frame)
+            return tuple(map(self._record, self._images(frame)))
         except Exception as error:  # a frame must never end the thread
             for each in self._of_cameras(frame):
                 self._publisher.reject(each, self._channels[each.camera], error)
@@ -286,7 +358,6 @@ class Worker(threading.Thread):
             given = InputFrame(view, stamp_ns(header), frame.received_ns, warnings)
             channel, stopwatch = self._channels[each.camera], copy.deepcopy(watch)
             images.append(ReceivedImage(each, channel, header, given, stopwatch))
-            self._record(images[-1])
         return tuple(images)
 
     def _split(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], ...]:
@@ -295,9 +366,10 @@ class Worker(threading.Thread):
         except ValueError as error:
             raise ImageError(str(error), 'stereo_layout') from error
 
-    def _record(self, image: ReceivedImage) -> None:
+    def _record(self, image: ReceivedImage) -> ReceivedImage:
         frame, channel, header, given, _ = image
         at_ns = frame.received_ns - frame.age_ns
         channel.health.record_image(
             LastImage(stamp_ns(header), header.frame_id, given.size, at_ns)
         )
+        return image

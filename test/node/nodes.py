@@ -121,6 +121,7 @@ def segmenter_attributes(name: str) -> dict[str, Any]:
         'spec': spec,
         'runtime': SimpleNamespace(description='a test'),
         'max_batch_size': 1,
+        'max_in_flight': 1,
         'warm_up': lambda *sizes: None,
     }
 

@@ -17,6 +17,7 @@ class FailingOnDemand:
     """A fake Segmenter: each call fails with the next error of a list, or succeeds."""
 
     max_batch_size = 2
+    max_in_flight = 1
 
     def __init__(self, *failures):
         self.failures = list(failures)

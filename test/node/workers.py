@@ -19,6 +19,7 @@ class FakeSegmenter:
     """A fake Segmenter: one class per image, and an error for an image smaller than its roi."""
 
     max_batch_size = 3
+    max_in_flight = 1
 
     def __init__(self):
         self.sizes = []
