@@ -145,7 +145,9 @@ class Capture:
         own = [tensor.clone() for tensor in inputs]
         # Where a capture fails, torch leaves its stream the current one; the outer block does not.
         with _CAPTURING, torch.cuda.stream(current):
-            self._stream = self._stream or torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+            # Torch hands out the same 32 streams of a priority in turn. What another model copies
+            # meanwhile must not be in a stream that captures, so this one has another priority.
+            self._stream = self._stream or torch.cuda.Stream(device, -1)  # type: ignore[no-untyped-call]
             self._stream.wait_stream(current)
             with torch.cuda.stream(self._stream):
                 for _ in range(_ROUNDS_BEFORE):
