@@ -33,7 +33,7 @@ from surgseg_ros.core.postprocessing import instruments_in
 from surgseg_ros.core.runtimes import AUTO, Options, Runtime, TorchRuntime, load_runtime
 from surgseg_ros.core.runtimes.graphs import Graphs
 from surgseg_ros.core.segmentation import Roi, Segmentation
-from surgseg_ros.core.self_test import draw
+from surgseg_ros.core.self_test import check_self_test, draw
 from surgseg_ros.core.timing import CudaStopwatch, Stopwatch, stopwatch
 from surgseg_ros.core.upsampling import Upsampled, upsample
 
@@ -93,7 +93,8 @@ class Segmenter:
         :param runtime: `torch`, `openvino`, `onnxruntime`, or `auto`: the fastest one that is
             installed and that the model folder supports.
         :param precision: `auto`, `f32`, `bf16`, `f16` or `int8`; `auto` is the precision of the
-            export, without one f32 on the CPU, and with `torch` bf16 on CUDA.
+            export, without one f32 on the CPU, and with `torch` bf16 on CUDA (f32 if that fails
+            the model's self-test).
         :param max_batch_size: the largest number of images in one call of `segment_all`.
         :param quickest: whether `auto` may be bf16 or f16 on a CPU, too, where OpenVINO is quicker
             in it and finds the same classes; the node does that.
@@ -104,7 +105,21 @@ class Segmenter:
         found = find_model(folder)
         spec = read_spec(found)
         options = Options(device, precision, max_batch_size, quickest)
-        return cls(spec, load_runtime(found, spec, runtime, options))
+        segmenter = cls(spec, load_runtime(found, spec, runtime, options))
+        simpler = _simpler(segmenter.runtime, runtime, options)
+        while simpler and not segmenter._passes():
+            failed = f'{segmenter.runtime.description} fails the self-test'
+            _LOG.warning('%s; torch is used instead, in a simpler way', failed)
+            segmenter = cls(spec, load_runtime(found, spec, 'torch', simpler.pop(0)))
+            segmenter.runtime.description += f' (auto: {failed})'
+        return segmenter
+
+    def _passes(self) -> bool:
+        try:
+            check_self_test(self.spec, lambda image: self.segment(image).mask)
+        except ModelError:
+            return False
+        return True
 
     @property
     def max_batch_size(self) -> int:
@@ -363,6 +378,14 @@ class Segmenter:
                 f'the network of {self.spec.name!r} gives NaN or infinite logits: check the model '
                 'folder, and the memory of the device'
             )
+
+
+def _simpler(runtime: Runtime, name: str, options: Options) -> list[Options]:
+    """List how torch could run a network instead, if `auto` chose how a GPU does."""
+    if runtime.device.type != 'cuda' or options.precision != AUTO or name not in (AUTO, 'torch'):
+        return []
+    plain = dataclasses.replace(options, precision='f32')
+    return [plain] if isinstance(runtime, TorchRuntime) else [options, plain]
 
 
 _TRIED: Final = 6

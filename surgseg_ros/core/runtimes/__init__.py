@@ -55,6 +55,8 @@ def load_runtime(
         name, reason = choose_runtime(spec, options.device)
         try:
             made = RUNTIMES[name](folder, spec, options)
+            if isinstance(made, OnnxRuntime) and not made.uses_tensorrt:  # torch is faster
+                raise LibraryError(f'TensorRT cannot run the export, only {made.description}')
         except (ConversionError, LibraryError) as error:
             _LOG.warning('%s; torch is used instead', error)
             made, reason = TorchRuntime.load(folder, spec, options), first_line(error)

@@ -21,7 +21,7 @@ from surgseg_ros.core.runtimes.selection import AUTO, Options, choose_device
 
 
 class LibraryError(ValueError):
-    """An optional library that cannot be imported."""
+    """An optional library that cannot be imported, or cannot run the model on this machine."""
 
 
 def read_export(
@@ -190,15 +190,12 @@ class OnnxRuntime:
         library = import_library('onnxruntime', _ONNX_REMEDY)
         self.device = torch.device('cuda', chosen.index or 0) if chosen.type == 'cuda' else chosen
         self.max_batch_size = 1
-        providers = _providers(library, self.device, precision)
-        session = library.SessionOptions()
-        session.intra_op_num_threads = torch.get_num_threads()
-        session.log_severity_level = 3  # only errors
         try:
             check_graph(graph)
-            self._session = library.InferenceSession(graph, session, providers=providers)
-        except Exception as error:  # its exceptions have no common base class
+        except ValueError as error:
             raise ModelError(f'{folder}: ONNX Runtime cannot load the export: {error}') from error
+        providers = _providers(library, self.device, precision)
+        self._session = _session(library, folder, graph, providers)
         ports = self._session.get_inputs(), self._session.get_outputs()
         shapes = [tuple(port.shape) for side in ports for port in side]
         expected = [(1, *spec.input_size, 3), (1, CLASS_COUNT, *spec.input_size)]
@@ -213,6 +210,7 @@ class OnnxRuntime:
         _check_used(used, self.device, precision)
         name = torch.cuda.get_device_name(self.device) if self.device.type == 'cuda' else 'CPU'
         self.precision = precision
+        self.uses_tensorrt = used == TENSORRT
         self.description = f'onnxruntime {precision} by {used} on {name}'
 
     def __call__(self, fitted: Tensor) -> Tensor:
@@ -248,13 +246,23 @@ def has_tensorrt() -> bool:
     return TENSORRT in import_library('onnxruntime', _ONNX_REMEDY).get_available_providers()
 
 
+def _session(library: Any, folder: Path, graph: bytes, providers: list[Any]) -> Any:
+    options = library.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3  # only errors
+    try:
+        return library.InferenceSession(graph, options, providers=providers)
+    except Exception as error:  # its exceptions have no common base class
+        raise LibraryError(f'{folder}: ONNX Runtime cannot load the export: {error}') from error
+
+
 def _providers(library: Any, device: torch.device, precision: str) -> list[Any]:
     """List the execution providers to use, the fastest first."""
     available = library.get_available_providers()
     if device.type == 'cpu':
         return ['CPUExecutionProvider']
     if 'CUDAExecutionProvider' not in available:
-        raise ValueError(
+        raise LibraryError(
             f'onnxruntime has {", ".join(available)}, none of which runs on CUDA: pip install '
             "onnxruntime-gpu in its place, or set device to 'cpu'"
         )
@@ -275,12 +283,12 @@ def _providers(library: Any, device: torch.device, precision: str) -> list[Any]:
 def _check_used(used: str, device: torch.device, precision: str) -> None:
     """Reject a provider that ONNX Runtime fell back to, which it only logs."""
     if precision == 'bf16' and used != TENSORRT:
-        raise ValueError(
+        raise LibraryError(
             f"the ONNX export is of precision 'bf16', which TensorRT alone has, and {used} would "
             'run it: install TensorRT, or export with --precision f32'
         )
     if device.type == 'cuda' and used == 'CPUExecutionProvider':
-        raise ValueError(
+        raise LibraryError(
             'onnxruntime finds no CUDA libraries that it can use, and would run on the CPU: '
             "install those of its own CUDA version, or set runtime to 'torch'"
         )
