@@ -88,9 +88,13 @@ def _read_options(argv: Sequence[str] | None) -> argparse.Namespace:
     """
     parser = argparse.ArgumentParser(prog='surgseg_ros benchmark', description=__doc__)
     _add_measurement(parser)
-    alone = parser.add_argument_group('stage by stage, without DDS')
-    alone.add_argument(
-        '--cameras', type=positive_int, nargs='+', default=[1], metavar='N', help='default: 1'
+    parser.add_argument(
+        '--cameras',
+        type=positive_int,
+        nargs='+',
+        default=[1],
+        metavar='N',
+        help='default: 1; over DDS, 2 are views side by side in each image, and the slower counts',
     )
     _add_end_to_end(parser.add_argument_group('over DDS'))
     options = parser.parse_args(argv)
@@ -98,10 +102,10 @@ def _read_options(argv: Sequence[str] | None) -> argparse.Namespace:
     given = round(options.rate * options.seconds) if options.end_to_end else _FRAMES
     options.frames = options.frames or max(1, given)
     options.sizes = options.sizes or [options.size or (1920, 1080)]
-    if options.end_to_end and (len(options.sizes) > 1 or options.cameras != [1]):
-        parser.error('--end-to-end takes one --size and one camera: run it once for each')
-    if options.against and not options.end_to_end:
-        parser.error('--against needs --end-to-end')
+    if options.end_to_end and (len(options.sizes) > 1 or options.cameras not in ([1], [2])):
+        parser.error('--end-to-end takes one --size, and one or two --cameras: run it for each')
+    if options.against and not (options.end_to_end and options.cameras == [1]):
+        parser.error('--against needs --end-to-end, and one camera')
     return options
 
 
@@ -261,6 +265,7 @@ def _end_to_end(options: argparse.Namespace, progress: Progress, begun_s: float)
         'rounds': len(runs['end_to_end']),
         'rounds_wanted': options.rounds,
         'size': f'{width}x{height}',
+        'cameras': options.cameras[0],
         'rate_hz': options.rate,
         'floor_ms': floors.path_floors(spec, (height, width), runtime, rates),
         'hardware': hardware,

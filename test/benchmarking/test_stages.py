@@ -162,7 +162,8 @@ def test_synthetic_images_of_any_size_are_drawn() -> None:
         (['--frames', '0'], "'0' must be at least 1"),
         (['--plot', 'way.png'], 'does not end in .svg'),
         (['--against', 'plain'], 'needs --end-to-end'),
-        (['--end-to-end', '--cameras', '2'], 'one camera'),
+        (['--end-to-end', '--cameras', '3'], 'one or two --cameras'),
+        (['--end-to-end', '--cameras', '2', '--against', 'plain'], 'one camera'),
         (['--end-to-end', '--rate', '0'], 'must be above 0'),
     ],
 )

@@ -127,12 +127,13 @@ def common_settings(
     Write the camera's images to a file, and collect the common settings of all runs.
 
     :param options: options of the verb `benchmark`.
-    :param images: (H, W, 3) uint8 RGB, all of one size.
+    :param images: (H, W, 3) uint8 RGB, all of one size; for two cameras, those of each.
     :param folder: folder for that file, and for logs that are not kept.
     :return: the settings.
     """
     path = folder / 'images.npy'
-    np.save(path, np.stack(images))
+    (cameras,) = options.cameras
+    np.save(path, np.concatenate([np.stack(images)] * cameras, 2))
     return Settings(
         model=options.model,
         images=path,
@@ -142,6 +143,7 @@ def common_settings(
         profile=options.profile or str(shipped_profile()),
         device=options.device,
         threads=options.threads,
+        cameras=cameras,
         parameters={'runtime': options.runtime, 'precision': options.precision},
         outputs=tuple(options.outputs),
     )

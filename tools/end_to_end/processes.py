@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from surgseg_ros.core.processes import register
+from surgseg_ros.core.segmentation import SIDE_BY_SIDE
 from surgseg_ros.node.middleware import (
     NEW_VARIABLE,
     NO_PROFILE,
@@ -196,6 +197,8 @@ class Settings(NamedTuple):
     :param profile: the Fast DDS profile, or NO_PROFILE.
     :param device: `auto`, `cpu` …
     :param threads: number of torch's threads on the CPU; 0: torch's default.
+    :param cameras: 1, or 2 whose views are side by side in each image; then the outputs are those
+        of the second one, whose mask comes later.
     :param parameters: further parameters of the node, `runtime` for example.
     :param outputs: further outputs of the node to which the listener subscribes.
     :param patience_s: maximum time until the first masks.
@@ -209,6 +212,7 @@ class Settings(NamedTuple):
     profile: str = NO_PROFILE
     device: str = 'auto'
     threads: int = 0
+    cameras: int = 1
     parameters: Mapping[str, str] = {}
     outputs: tuple[str, ...] = ()
     patience_s: float = 300.0
@@ -291,8 +295,13 @@ def _node_arguments(settings: Settings) -> list[str]:
         'stale_after_ms': '600000',  # no mask is too late
         **settings.parameters,
     }
+    topics = {'image': TOPIC}
+    if settings.cameras == 2:
+        parameters['stereo_layout'] = SIDE_BY_SIDE
+        topics |= {f'right/{name}': name for name in ('mask', *settings.outputs)}
     given = [word for name, value in parameters.items() for word in ('-p', f'{name}:={value}')]
-    return ['segmenter', '--ros-args', '-r', f'image:={TOPIC}', *given]
+    remapped = [word for name, topic in topics.items() for word in ('-r', f'{name}:={topic}')]
+    return ['segmenter', '--ros-args', *remapped, *given]
 
 
 def _plain_arguments(settings: Settings) -> list[str]:

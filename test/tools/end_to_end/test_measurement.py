@@ -194,3 +194,21 @@ def test_three_variants_over_dds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         assert name in drawn.read_text()
     assert (found['rounds'], found['rounds_wanted']) == (1, 1)
     assert set(found['ratio']) == set(found['ratio_no_profile']) == {'rest', 'latency'}
+
+
+@pytest.mark.timeout(1000)
+def test_two_cameras_over_dds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchmark, 'OVERHEAD_S', 900.0)
+    model, report = write_tiny_model(tmp_path / 'model'), tmp_path / 'way.json'
+    status = benchmark_main(
+        [
+            *('--model', f'{model}', '--device', 'cpu', '--size', '128x96', '--threads', '1'),
+            *('--end-to-end', '--cameras', '2', '--rounds', '1', '--profile', 'none'),
+            *('--rate', '5', '--seconds', '1', '--json', f'{report}'),
+        ]
+    )
+    assert status == 0
+    found = json.loads(report.read_text())
+    assert found['cameras'] == 2
+    assert found['end_to_end']['received'] > 0
+    assert found['end_to_end']['heard']['detections'] > 0

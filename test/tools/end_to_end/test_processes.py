@@ -66,3 +66,14 @@ def test_error_names_a_failed_process_with_the_end_of_its_log(tmp_path: Path) ->
     text = explain(caught.value)
     assert text is not None, 'otherwise the verb would end with its own traceback'
     assert text.rstrip().endswith('No module named no_such_module')
+
+
+def test_two_cameras_are_views_in_one_image_and_the_second_one_is_measured() -> None:
+    one = processes.Settings('m', Path('images.npy'), 60.0, 9, Path(), outputs=('detections',))
+    arguments = processes._node_arguments(one)
+    assert arguments[:4] == ['segmenter', '--ros-args', '-r', f'image:={processes.TOPIC}']
+    assert not any('stereo' in word or 'right' in word for word in arguments)
+    arguments = processes._node_arguments(one._replace(cameras=2))
+    assert 'stereo_layout:=side_by_side' in arguments
+    assert 'right/mask:=mask' in arguments
+    assert 'right/detections:=detections' in arguments
