@@ -11,11 +11,12 @@ from tools.benchmarks import device_part
 from tools.benchmarks.device_part import Row, table
 
 
-def test_a_row_reports_the_ratio_and_the_rate() -> None:
-    assert table([Row(2, 8.0, 10.0)]).splitlines()[-1] == '| 2 | 8.00 | 10.00 | 1.250 | 200 |'
+def test_a_row_reports_the_ratios_and_the_rate() -> None:
+    row = table([Row(2, 8.0, 12.0, 10.0)]).splitlines()[-1]
+    assert row == '| 2 | 8.00 | 12.00 | 1.500 | 10.00 | 1.250 | 200 |'
 
 
-def test_both_are_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_are_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = {'encoder_depth': 3, 'decoder_channels': [16, 8, 8]}
     spec = ModelSpec(name='tiny', encoder='resnet18', options=options, input_size=(64, 96))
     write_model(tmp_path, spec, SegmentationNetwork(spec).state_dict())
