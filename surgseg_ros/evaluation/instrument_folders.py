@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from surgseg_ros.core.content_area import find_content
 from surgseg_ros.core.detections import Instrument, instance_image
 from surgseg_ros.core.files import make_folder, replacing, writing
 from surgseg_ros.core.geometry import find_geometries
@@ -227,6 +228,9 @@ def predict_from_masks(
     """
     Write the instruments of existing masks; all pixels get a confidence of 1.
 
+    Instruments are cut off where NO_DECISION begins, if it surrounds a rectangle or a circle, as
+    in the masks of a region of interest.
+
     :param masks: folder of `video_*/segmentation`, or of `video_*/{left,right}/segmentation`.
     :param output: folder in which the folders of each video are created.
     :param settings: only `least_area` and `track_lost_ms` are used.
@@ -276,9 +280,25 @@ def _find(pipeline: CameraPipeline, path: Path, settings: PipelineSettings) -> F
 def _with_full_confidence(mask: NDArray[np.uint8]) -> Segmentation:
     """Create a segmentation with a confidence of 1 everywhere."""
     whole = Roi(0, 0, mask.shape[1], mask.shape[0])
-    return Segmentation(
-        mask, grid_confidence=GridConfidence(np.full((1, 1), 255, np.uint8), whole)
-    )
+    confidence = GridConfidence(np.full((1, 1), 255, np.uint8), whole)
+    return Segmentation(mask, grid_confidence=confidence, roi=_segmented_part(mask))
+
+
+_MIN_DECIDED: Final = 0.6
+"""Least share of a rectangle, or of that around a circle (0.79 of it), with a decision."""
+
+
+def _segmented_part(mask: NDArray[np.uint8]) -> Roi | None:
+    """Find the part of a mask outside which there is no decision; None if it is the whole mask."""
+    decided = mask != NO_DECISION
+    rows, columns = (np.flatnonzero(decided.any(axis)) for axis in (1, 0))
+    if not len(rows) or decided.all():
+        return None
+    (top, bottom), (left, right) = ((int(x[0]), int(x[-1]) + 1) for x in (rows, columns))
+    if decided[top:bottom, left:right].mean() < _MIN_DECIDED:
+        return None
+    content = find_content(np.repeat(decided[..., None] * np.uint8(255), 3, axis=2))
+    return Roi(left, top, right - left, bottom - top, content.circle if content else None)
 
 
 def make_folders(video: Path, instruments: bool) -> Path:

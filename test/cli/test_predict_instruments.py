@@ -6,12 +6,15 @@ import json
 import cv2
 import numpy as np
 import pytest
+from drawn_masks import SIZE, empty, tool
 from verbs import verb
 
 from surgseg_ros.core.detections import instance_image
 from surgseg_ros.core.geometry import find_geometries
+from surgseg_ros.core.keypoints import KeypointKind
 from surgseg_ros.core.pipeline import CameraPipeline
 from surgseg_ros.core.results import InputFrame
+from surgseg_ros.core.segmentation import Circle, Field, Roi
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.evaluation.frames import read_image_file
 from surgseg_ros.evaluation.instrument_folders import read_frame
@@ -121,6 +124,25 @@ def test_a_mask_of_no_decision_has_no_instruments_and_is_marked(tmp_path):
     assert document == {'is_decided': False, 'instruments': []}
     (frame,) = read_video(tmp_path / 'out', 'video_1')
     assert (frame.instances == 255).all()
+
+
+def crossing_tools():
+    return tool(tool(empty(), (60, 60), (330, 200)), (60, 220), (330, 40))
+
+
+@pytest.mark.parametrize('circle', [None, Circle(240, 135, 130)])
+def test_instruments_of_given_masks_enter_where_no_decision_ends(tmp_path, circle):
+    (tmp_path / 'masks/video_1/segmentation').mkdir(parents=True)
+    roi = Roi(110, 5, 261, 261, circle)
+    mask = np.full(SIZE, 255, np.uint8)
+    roi.view(mask)[:] = np.maximum(roi.view(crossing_tools()), roi.outside())
+    cv2.imwrite(str(tmp_path / 'masks/video_1/segmentation/000000000.png'), mask)
+    assert from_masks(tmp_path / 'masks', tmp_path / 'out', '--instruments') == 0
+    (frame,) = read_video(tmp_path / 'out', 'video_1')
+    points = [x for one in frame.listed for x in one.geometry.keypoints]
+    entries = [x for x in points if x.kind == KeypointKind.SHAFT_ENTRY]
+    assert [x.is_hidden for x in entries] == [False, False]
+    assert Field(SIZE, roi).gaps(np.array([x.place for x in entries])) == pytest.approx(0, abs=1.5)
 
 
 @pytest.mark.parametrize(
