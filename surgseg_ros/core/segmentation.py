@@ -238,6 +238,9 @@ def select(points: Points, chosen: NDArray[np.bool_]) -> Points:
 GRID_ROWS: Final = 270
 """Shapes are analysed on a grid of every nth row and column, with about this many rows."""
 
+ROUND_PX: Final = 2.0
+"""A circle that is found in images may be larger than the content by this much."""
+
 MIN_CONTACT: Final = 3
 """Least number of samples with which a region touches the border."""
 
@@ -293,9 +296,11 @@ class Field:
         Find the points that are next to the border.
 
         :param points: (n, 2) x and y in pixels, on the grid.
-        :return: (n,) whether the distance of each from the border is at most a step of the grid.
+        :return: (n,) whether the distance of each from the border is at most a step of the grid;
+            and ROUND_PX more if the border is a circle.
         """
-        return np.asarray(self.gaps(points) <= 1.01 * self.step)
+        round_px = ROUND_PX if self.roi is not None and self.roi.circle is not None else 0.0
+        return np.asarray(self.gaps(points) <= 1.01 * self.step + round_px)
 
     def contacts(self, points: Points) -> list[Points]:
         """

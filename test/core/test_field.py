@@ -5,12 +5,13 @@ import dataclasses
 
 import numpy as np
 import pytest
-from drawn_masks import SIZE, empty, find, tool
+from drawn_masks import SIZE, bar, empty, find, tool
 
 from surgseg_ros.core.detections import find_instruments
 from surgseg_ros.core.geometry import find_geometries
 from surgseg_ros.core.keypoints import KeypointKind
-from surgseg_ros.core.labels import NO_DECISION, ROBOTIC_TOOL
+from surgseg_ros.core.labels import NO_DECISION, ROBOTIC_TOOL, SHAFT
+from surgseg_ros.core.parts import find_parts
 from surgseg_ros.core.segmentation import Circle, Field, Roi, Segmentation
 
 CIRCLE = Circle(240, 135, 130)
@@ -74,3 +75,12 @@ def test_tools_that_enter_at_the_edge_of_a_circle_are_separated_and_enter_there(
         (entry,) = [p for p in geometry.keypoints if p.kind == KeypointKind.SHAFT_ENTRY]
         assert not entry.is_hidden
         assert np.hypot(entry.x_px - 240, entry.y_px - 135) == pytest.approx(130, abs=3)
+
+
+def test_a_shaft_touches_a_circle_that_is_a_little_too_large_once():
+    drawn, mask = bar(empty(), (60, 60), (330, 200), 30, SHAFT), empty()
+    ROUND.view(mask)[:] = np.where(ROUND.outside(), NO_DECISION, ROUND.view(drawn))
+    larger = dataclasses.replace(ROUND, circle=Circle(240, 135, 131.2))
+    (shaft,) = find_parts(mask, (SHAFT,))
+    for roi in (ROUND, larger):
+        assert len(Field(SIZE, roi).contacts(shaft.points)) == 1
