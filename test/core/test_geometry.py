@@ -86,6 +86,17 @@ def test_jaws_without_a_wrist_open_about_the_end_of_their_cover():
     assert geometry.opening_deg == pytest.approx(90, abs=8)
 
 
+def test_the_pivot_is_between_wide_jaws_of_which_one_reaches_farther_back():
+    mask = bar(empty(), (-20, 130), (200, 130), 60, SHAFT)
+    for first, last in ((-70, -5), (5, 125)):
+        cv2.ellipse(mask, (260, 130), (80, 80), 0, first, last, CLASPER, -1)
+    cv2.circle(mask, (260, 130), 45, WRIST, -1)
+    bar(mask, (195, 130), (260, 130), 60, WRIST)
+    points, geometry = points_of(mask)
+    assert points[KINDS.JAW_PIVOT].place == pytest.approx((268, 140), abs=12)
+    assert geometry.opening_deg > 20
+
+
 def test_left_and_right_are_as_seen_along_the_shaft():
     points, _ = points_of(tool(empty(), (500, 130), (200, 130)))
     assert points[KINDS.LEFT_SHAFT_EDGE].y_px > points[KINDS.RIGHT_SHAFT_EDGE].y_px
