@@ -11,7 +11,7 @@ import numpy as np
 
 from surgseg_ros.core.keypoints import Geometry, Keypoint, KeypointKind, make_point
 from surgseg_ros.core.parts import Part, ToolParts, within
-from surgseg_ros.core.segmentation import Field, Points
+from surgseg_ros.core.segmentation import MIN_CONTACT, Field, Points
 from surgseg_ros.core.strips import Strip
 
 _SIGMA: Final = {
@@ -82,9 +82,11 @@ def tool_geometry(tool: ToolParts, field: Field) -> Geometry:
         if len(wrist):
             found.append(_point(KeypointKind.JAW_PIVOT, pivot, towards, width, field))
         tips = jaw_tips(clasper, pivot, step)
-        opening = _opening_deg(tips, pivot)
-        points = _tip_points(tips, pivot, heading, width, field)
-        found += _as_uncertain(points, width) if tool.is_shared else points
+        points = _cut_off(_tip_points(tips, pivot, heading, width, field), clasper, field)
+        points = _as_uncertain(points, width) if tool.is_shared else points
+        found += points
+        if not any(point.is_hidden or point.is_beyond for point in points):
+            opening = _opening_deg(tips, pivot)
     return Geometry(tuple(sorted(found)), opening, width if strip is not None else None)
 
 
@@ -232,6 +234,19 @@ def _tip(jaw: Points, pivot: Points, step_px: float) -> Points:
     across = (jaw - pivot) @ normal
     end = float(across[along >= _TIP_SHARE * length].mean())
     return np.asarray(pivot + (length + step_px / 2) * direction + end * normal)
+
+
+def _cut_off(points: list[Keypoint], clasper: Points, field: Field) -> list[Keypoint]:
+    """Flag the tips of jaws that end at the border: those of the jaws lie beyond it."""
+    if np.count_nonzero(field.touches(clasper)) < MIN_CONTACT:
+        return points
+    flagged = []
+    for point in points:
+        is_cut = float(field.gaps(point.place)) < 2 * field.step
+        is_tip = point.kind == KeypointKind.TIP
+        beyond = point.is_beyond or (is_cut and not is_tip)
+        flagged.append(point._replace(is_hidden=is_tip, is_beyond=beyond))
+    return flagged
 
 
 def _as_uncertain(points: list[Keypoint], width_px: float) -> list[Keypoint]:

@@ -97,6 +97,19 @@ def test_the_pivot_is_between_wide_jaws_of_which_one_reaches_farther_back():
     assert geometry.opening_deg > 20
 
 
+def test_jaws_that_the_border_cuts_off_have_no_visible_tip():
+    mask = bar(empty(), (-20, 60), (200, 60), 40, SHAFT)
+    bar(mask, (200, 60), (236, 60), 30, WRIST)
+    for degrees in (-60, 30):
+        away = np.array([np.cos(np.radians(degrees)), np.sin(np.radians(degrees))])
+        bar(mask, (236, 60), np.array([236, 60]) + 90 * away, 12, CLASPER)
+    points, _ = points_of(mask)
+    assert points[KINDS.LEFT_JAW_TIP].is_beyond
+    assert points[KINDS.TIP].is_hidden
+    right = points[KINDS.RIGHT_JAW_TIP]
+    assert (right.is_hidden, right.is_beyond) == (False, False)
+
+
 def test_left_and_right_are_as_seen_along_the_shaft():
     points, _ = points_of(tool(empty(), (500, 130), (200, 130)))
     assert points[KINDS.LEFT_SHAFT_EDGE].y_px > points[KINDS.RIGHT_SHAFT_EDGE].y_px
