@@ -298,7 +298,7 @@ def _attach(
     for place, number in enumerate(close):
         own_points = select(part.points, owner == place)
         if len(own_points) >= MIN_SAMPLES:
-            tools[number].is_shared |= part.label == CLASPER
+            tools[number].is_shared = True
             tools[number].add(Part(part.label, own_points, part.step))
 
 

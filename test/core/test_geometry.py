@@ -110,6 +110,20 @@ def test_jaws_that_the_border_cuts_off_have_no_visible_tip():
     assert (right.is_hidden, right.is_beyond) == (False, False)
 
 
+def test_tips_are_hidden_if_the_wrist_is_divided_between_tools():
+    mask = bar(empty(), (-20, 100), (150, 100), 40, SHAFT)
+    bar(mask, (500, 141), (330, 141), 40, SHAFT)
+    bar(mask, (150, 100), (300, 100), 40, WRIST)
+    bar(mask, (330, 141), (250, 141), 40, WRIST)
+    bar(mask, (300, 90), (360, 60), 14, CLASPER)
+    bar(mask, (250, 150), (190, 180), 14, CLASPER)
+    found = find(mask)
+    assert len(found) == 2
+    for geometry in find_geometries(found, mask):
+        (tip,) = (point for point in geometry.keypoints if point.kind == KINDS.TIP)
+        assert tip.is_hidden
+
+
 def test_left_and_right_are_as_seen_along_the_shaft():
     points, _ = points_of(tool(empty(), (500, 130), (200, 130)))
     assert points[KINDS.LEFT_SHAFT_EDGE].y_px > points[KINDS.RIGHT_SHAFT_EDGE].y_px
