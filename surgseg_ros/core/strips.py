@@ -129,7 +129,7 @@ def fit_strip(points: Points, field: Field) -> Strip:
             half = (float(np.ptp(across)) + step_px) / 2
             shift = (float(across.max()) + float(across.min())) / 2
             return Strip(origin + shift * normal, direction, start, end, half, 0.0, half)
-        slopes, offsets = median_lines(middles, np.stack([low, high]))
+        slopes, offsets = _median_lines(middles, np.stack([low, high]))
         shift, lean = float(offsets.mean()), float(slopes.mean())
         origin = origin + shift * normal
         direction = direction + lean * normal
@@ -189,15 +189,11 @@ def _edges(
     return np.asarray(middles[inside]), across[lowest][inside], across[highest][inside]
 
 
-def median_lines(x: Points, rows: Points) -> tuple[Points, Points]:
+def _median_lines(x: Points, rows: Points) -> tuple[Points, Points]:
     """
-    Fit lines robustly by repeated medians: up to half of the points may be outliers.
+    Fit lines to (m, n) rows at n different x; half of the points may be outliers.
 
     A. F. Siegel, Robust regression using repeated medians, Biometrika 69 (1982).
-
-    :param x: (n,) with n at least 2, all different.
-    :param rows: (m, n) the values of each line at x.
-    :return: (m,) slopes and (m,) values at 0.
     """
     apart = ~np.eye(len(x), dtype=bool)
     runs = (x[None] - x[:, None])[apart]
@@ -235,8 +231,7 @@ def split_strips(points: Points, field: Field) -> list[tuple[Strip, NDArray[np.b
     """
     Split the points of a region into strips that touch or cross.
 
-    Each strip enters the image at a different position. So a region is split only if it touches
-    the border in several places, and a single strip does not fit it.
+    A region is split if a single strip does not fit it, and it touches the image's border.
 
     :param points: (n, 2) on the field's grid; at least three.
     :param field: the visible part of the image.
@@ -244,13 +239,13 @@ def split_strips(points: Points, field: Field) -> list[tuple[Strip, NDArray[np.b
     """
     step_px, whole = field.step, fit_strip(points, field)
     everything = [(whole, np.ones(len(points), bool))]
-    contacts = field.contacts(points) if len(points) >= _MIN_POINTS else []
-    contacts = contacts[:_MAX_STRIPS]
-    if len(contacts) < 2:
+    contacts = field.contacts(points)[:_MAX_STRIPS] if len(points) >= _MIN_POINTS else []
+    if not contacts:
         return everything
     alone = _misfit(points, [whole], step_px)
     strips = _touching_strips(points, contacts, field, alone) if alone > _OUTLIER_SHARE else []
-    strips = strips or _opposite_strips(points, contacts, field)
+    if not strips and len(contacts) > 1:
+        strips = _opposite_strips(points, contacts, field)
     owner = _nearest(points, strips) if strips else np.zeros(len(points))
     own = [owner == number for number in range(len(strips))]
     if not own or min(mask.sum() for mask in own) < 3:
@@ -264,6 +259,11 @@ def _touching_strips(
     """Find strips that fit the points better than a single strip, whose misfit is `alone`."""
     sample = points[:: max(1, len(points) // _SAMPLE)]
     strips = [_ray(sample, contact, field) for contact in contacts]
+    if len(strips) == 1:  # another one may not reach the border
+        along, across = strips[0].coordinates(sample)
+        rest = select(sample, np.abs(across) > strips[0].half_at(along) + field.step)
+        if len(rest) > _OUTLIER_SHARE * len(sample):
+            strips.append(_fit_by_covariance(rest))
     for _ in range(_ROUNDS):
         owner = _nearest(sample, strips)
         groups = [select(sample, owner == number) for number in range(len(strips))]
@@ -272,7 +272,8 @@ def _touching_strips(
         strips = _distinct([_fit_by_covariance(group) for group in groups])
         if len(strips) < 2:
             return []
-    return strips if _misfit(points, strips, field.step) <= alone - _OUTLIER_SHARE / 3 else []
+    limit = alone / 2 if len(contacts) == 1 else alone - _OUTLIER_SHARE / 3
+    return strips if _misfit(points, strips, field.step) <= limit else []
 
 
 def _opposite_strips(points: Points, contacts: Sequence[Points], field: Field) -> list[Strip]:

@@ -83,6 +83,13 @@ def test_shafts_that_come_from_opposite_sides_and_touch_are_two():
     assert len(tools_of(straight)) == 1
 
 
+def test_a_shaft_that_touches_another_before_the_border_is_separate():
+    mask = bar(empty(), (-20, 220), (300, 60), 40, SHAFT)
+    bar(mask, (400, 250), (180, 120), 30, SHAFT)
+    first, second = tools_of(mask)
+    assert 0.4 < first.area_px / second.area_px < 2.5
+
+
 def test_opposite_shafts_are_two_if_one_is_partly_covered():
     mask = bar(empty(), (-20, 130), (180, 130), 30, SHAFT)
     bar(mask, (500, 130), (290, 130), 30, SHAFT)
