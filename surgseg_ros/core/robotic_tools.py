@@ -82,14 +82,15 @@ def _join_shafts(
 ) -> list[list[Part]]:
     """Group the pieces of shafts that something in front of them, or their wrist, separates."""
     groups: list[list[Part]] = []
+    entering = [part for part in ends if field.touches(part.rim).any()]
     for part in sorted(shafts, key=lambda part: -len(part.points)):
         for group in groups:
-            if _are_ears(group[0], part, ends, field.step):
+            known = group[0], part
+            if _are_ears(*known, ends, field.step) or _are_parallel_ears(*known, entering):
                 group.append(part)
                 break
-            if _enter_separately(group[0], part, field) or _ends_in_wrist(group[0], part, ends):
+            if _enter_separately(*known, field) or _ends_in_wrist(*known, ends):
                 continue
-            known = group[0], part
             apart = continues(*known) and _is_bridged(group, part, mask)
             if apart or _is_visible_beside(*known) or _are_parallel_ears(*known, ends):
                 group.append(part)

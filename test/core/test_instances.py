@@ -146,6 +146,13 @@ def test_the_visible_part_of_a_fork_around_a_wrist_is_not_a_separate_tool(joined
     assert len(tools_of(mask)) == 1
 
 
+def test_long_ears_of_a_fork_that_enter_separately_are_one_tool():
+    mask = bar(empty(), (-20, 130), (150, 130), 70, WRIST)
+    bar(mask, (-20, 75), (120, 75), 40, SHAFT)
+    bar(mask, (-20, 185), (120, 185), 40, SHAFT)
+    assert len(tools_of(mask)) == 1
+
+
 def test_a_clasper_behind_tissue_is_a_separate_tool():
     mask = tool(empty(), (-20, 130), (200, 140))
     bar(mask, (400, 200), (440, 269), 16, CLASPER)
