@@ -8,9 +8,11 @@ import cv2
 import numpy as np
 import pytest
 from drawn_masks import bar, empty, find, tool
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from surgseg_ros.core.curves import LINE_POINTS, course, fit_arc, fit_circle, resample
-from surgseg_ros.core.detections import instance_image, without_decision
+from surgseg_ros.core.detections import find_instruments, instance_image, without_decision
 from surgseg_ros.core.geometry import MAX_INSTRUMENTS, find_geometries, min_distances
 from surgseg_ros.core.keypoints import KeypointKind
 from surgseg_ros.core.labels import (
@@ -25,6 +27,7 @@ from surgseg_ros.core.labels import (
     THREAD,
     WRIST,
 )
+from surgseg_ros.core.segmentation import Roi, Segmentation
 from surgseg_ros.synthetic import Scene
 
 KINDS = KeypointKind
@@ -324,3 +327,57 @@ def test_tips_of_jaws_shared_by_two_tools_are_estimated():
             assert points[kind].is_hidden
             assert points[kind].sigma_px > 0.3 * geometry.shaft_width_px
         assert not points[KINDS.WRIST_JOINT].is_hidden
+
+
+def open_tool(row, tip, degrees):
+    """Draw a tool from the left border, with jaws that open by an angle."""
+    mask = tool(empty(), (-20, row), tip, 24)
+    mask[mask == CLASPER] = 0
+    away = np.subtract(tip, (-20, row))
+    pivot, heading = np.array(tip) - 0.2 * away, np.degrees(np.arctan2(away[1], away[0]))
+    for side in (-0.5, 0.5):
+        out = np.radians(heading + side * degrees)
+        bar(mask, pivot, pivot + 60 * np.array([np.cos(out), np.sin(out)]), 9, CLASPER)
+    return mask
+
+
+OPEN_TOOLS = given(
+    row=st.integers(90, 170),
+    tip=st.tuples(st.integers(220, 330), st.integers(100, 160)),
+    degrees=st.integers(20, 80),
+)
+MIRRORED = {KINDS.LEFT_JAW_TIP: KINDS.RIGHT_JAW_TIP, KINDS.LEFT_SHAFT_EDGE: KINDS.RIGHT_SHAFT_EDGE}
+MIRRORED |= {right: left for left, right in MIRRORED.items()}
+
+
+@settings(derandomize=True, max_examples=30, deadline=None)
+@OPEN_TOOLS
+def test_a_mirrored_mask_has_mirrored_points(row, tip, degrees):
+    mask = open_tool(row, tip, degrees)
+    points, geometry = points_of(mask)
+    for axis, last in ((1, 479), (0, 269)):
+        other_points, other = points_of(np.ascontiguousarray(np.flip(mask, axis)))
+        assert other.opening_deg == pytest.approx(geometry.opening_deg, abs=2)
+        assert {MIRRORED.get(kind, kind) for kind in other_points} == set(points)
+        for kind, point in other_points.items():
+            place = point.place
+            place[1 - axis] = last - place[1 - axis]
+            assert place == pytest.approx(points[MIRRORED.get(kind, kind)].place, abs=2), kind
+
+
+@settings(derandomize=True, max_examples=30, deadline=None)
+@OPEN_TOOLS
+def test_points_of_a_shifted_mask_are_shifted_and_visible_ones_are_in_the_hull(row, tip, degrees):
+    mask = open_tool(row, tip, degrees)
+    larger = np.full((mask.shape[0] + 30, mask.shape[1] + 50), NO_DECISION, np.uint8)
+    roi = Roi(40, 20, mask.shape[1], mask.shape[0])
+    roi.view(larger)[:] = mask
+    segmented = Segmentation(larger, np.full(larger.shape, 204, np.uint8), roi=roi)
+    (shifted,) = find_geometries(find_instruments(segmented, 0.0), larger, roi)
+    points, _ = points_of(mask)
+    hull = cv2.convexHull(np.argwhere(mask)[:, ::-1].astype(np.float32))
+    for point in shifted.keypoints:
+        assert point.place - (40, 20) == pytest.approx(points[point.kind].place, abs=1.5)
+        if not (point.is_hidden or point.is_beyond):
+            x, y = (point.place - (40, 20)).tolist()
+            assert cv2.pointPolygonTest(hull, (x, y), True) > -2, point
