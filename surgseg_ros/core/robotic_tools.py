@@ -86,7 +86,8 @@ def _join_shafts(
     for part in sorted(shafts, key=lambda part: -len(part.points)):
         for group in groups:
             known = group[0], part
-            if _are_ears(*known, ends, field.step) or _are_parallel_ears(*known, entering):
+            are_ears = _are_ears(*known, ends, field.step)
+            if are_ears or (_is_parallel(*known) and _are_parallel_ears(*known, entering)):
                 group.append(part)
                 break
             if _enter_separately(*known, field) or _ends_in_wrist(*known, ends):
@@ -202,6 +203,14 @@ def continues(shaft: Part, piece: Part, apart: float = 4.0) -> bool:
     if not 0.5 < wide / (2 * half) < 1.6:
         return False
     return turned < _PARALLEL_RAD or other.length_px < 1.5 * wide
+
+
+def _is_parallel(shaft: Part, piece: Part) -> bool:
+    """Return whether the directions of two shafts are alike, or opposite."""
+    if shaft.strip is None or piece.strip is None:
+        return False
+    turned = angle_between(shaft.strip.direction, piece.strip.direction)
+    return min(turned, np.pi - turned) < _TURNED_RAD
 
 
 def _are_parallel_ears(shaft: Part, piece: Part, ends: list[Part]) -> bool:

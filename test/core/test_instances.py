@@ -153,6 +153,13 @@ def test_long_ears_of_a_fork_that_enter_separately_are_one_tool():
     assert len(tools_of(mask)) == 1
 
 
+def test_shafts_that_are_not_parallel_are_no_ears_of_a_wrist_between_them():
+    mask = bar(empty(), (470, 300), (300, 150), 50, SHAFT)
+    bar(mask, (100, 295), (310, 250), 30, SHAFT)
+    cv2.circle(mask, (335, 250), 26, WRIST, -1)
+    assert len(tools_of(mask)) == 2
+
+
 def test_a_clasper_behind_tissue_is_a_separate_tool():
     mask = tool(empty(), (-20, 130), (200, 140))
     bar(mask, (400, 200), (440, 269), 16, CLASPER)
