@@ -40,7 +40,7 @@ from surgseg_ros.core.files import (
     replacing,
     write_whole,
 )
-from surgseg_ros.core.stereo_calibration import CAMERAS
+from surgseg_ros.core.segmentation import CAMERAS
 from surgseg_ros.evaluation.frames import (
     Crop,
     Source,

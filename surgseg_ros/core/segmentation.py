@@ -28,6 +28,9 @@ TOP_BOTTOM: Final = 'top_bottom'
 STEREO_LAYOUTS: Final = ('none', SIDE_BY_SIDE, TOP_BOTTOM)
 """Arrangements of the views of two cameras in one image."""
 
+CAMERAS: Final = ('left', 'right')
+"""Names of the first and the second camera, and of their folders in the folder of a video."""
+
 
 def split_views(image: NDArray[Any], layout: str) -> tuple[NDArray[Any], ...]:
     """

@@ -23,9 +23,6 @@ from surgseg_ros.core.segmentation import Points
 
 Matrix = NDArray[np.float64]
 
-CAMERAS: Final = ('left', 'right')
-"""Names of the first and the second camera, and of their folders in the folder of a video."""
-
 _COUNTS: Final = {'plumb_bob': (4, 5), 'rational_polynomial': (8, 12, 14), 'equidistant': (4,)}
 """Numbers of coefficients of each distortion model of ROS."""
 

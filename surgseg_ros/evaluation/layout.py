@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from surgseg_ros.core.stereo_calibration import CAMERAS
+from surgseg_ros.core.segmentation import CAMERAS
 
 VIDEO_FILE: Final = 'video_left.avi'
 """A video file that is not unpacked, beside `segmentation/`."""

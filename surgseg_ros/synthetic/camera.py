@@ -18,12 +18,8 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from surgseg_ros.core.keypoints import KeypointKind
-from surgseg_ros.core.stereo_calibration import (
-    CALIBRATION_FILE,
-    CAMERAS,
-    CameraInfo,
-    calibration_yaml,
-)
+from surgseg_ros.core.segmentation import CAMERAS
+from surgseg_ros.core.stereo_calibration import CALIBRATION_FILE, CameraInfo, calibration_yaml
 from surgseg_ros.synthetic.drawing import Image, Item, Patch, Points, View
 from surgseg_ros.synthetic.noise import FloatImage, Wander, branch, still
 from surgseg_ros.synthetic.truth import Place

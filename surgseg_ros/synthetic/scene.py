@@ -29,7 +29,7 @@ from surgseg_ros.core.instrument_files import (
 )
 from surgseg_ros.core.keypoints import KeypointKind
 from surgseg_ros.core.processes import ignore_terminal_signals, worker_pool
-from surgseg_ros.core.stereo_calibration import CAMERAS
+from surgseg_ros.core.segmentation import CAMERAS
 from surgseg_ros.synthetic.camera import Camera, Depths, beyond_px, calibration_files, seen_by
 from surgseg_ros.synthetic.drawing import Canvas, Item, Patch, View, defocused, seen
 from surgseg_ros.synthetic.resting_objects import Catheter, Clamp, Distractor

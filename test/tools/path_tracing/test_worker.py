@@ -91,6 +91,17 @@ def test_the_remedy_needs_none_of_its_packages(tmp_path, blocked):
     assert run.stderr.endswith('in a virtual environment of its own\n')
 
 
+def test_it_needs_no_other_packages_than_those_it_names():
+    """Its environment has bpy and OpenCV, and none of what surgseg_ros needs."""
+    script = (
+        'import sys\n'
+        "sys.modules |= dict.fromkeys(('yaml', 'torch', 'scipy', 'rosbags', 'simplejpeg'))\n"
+        'import tools.path_tracing.processes, tools.path_tracing.worker\n'
+    )
+    run = subprocess.run([sys.executable, '-c', script], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+
+
 def test_a_finished_run_is_a_data_set(tmp_path, rendered, capsys):
     assert run(tmp_path / 'd', '--scenes', '12', '--first', '5') == 0
     assert rendered == [tuple(range(5, 15)), (15, 16)]  # a process for at most 10 scenes
