@@ -56,7 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     check_folder(options.output)
     wanted = tuple(range(options.first, options.first + options.scenes))
-    batch = Batch(options.output, wanted, options.width, options.samples, options.threads)
+    batch = Batch(
+        options.output, wanted, options.width, options.samples, options.threads, options.bare
+    )
     failed = render_missing(batch)
     for scene, error in failed.items():
         print_line(NAME, f'scene {scene} failed: {error}')
@@ -80,6 +82,8 @@ def _parser() -> argparse.ArgumentParser:
         'the image is removed in any case (default: 9)')
     add('--width', type=_at_least(MIN_WIDTH_PX), default=640, metavar='PX', help='of the '
         'images, whose aspect ratio is 16:9 (default: 640)')
+    add('--bare', action='store_true', help='tissue without instruments: paler, smoother, nearer '
+        'and more often out of focus; all of its mask is background')
     # fmt: on
     return parser
 

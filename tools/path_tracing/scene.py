@@ -7,7 +7,7 @@ Directions in the image, as the bearing of an instrument, are angles from the ri
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -30,7 +30,7 @@ from tools.path_tracing.shapes import Part
 from tools.path_tracing.suture import draw_knots, draw_needle, draw_thread
 from tools.path_tracing.tissue import Tissue
 from tools.path_tracing.transforms import Matrix, Vector, frame, rotation, scaling
-from tools.path_tracing.view import View, draw_view
+from tools.path_tracing.view import View, draw_near_view, draw_view
 
 TOOL_COUNT_SHARES: Final = (0.03, 0.17, 0.52, 0.22, 0.06)
 """Shares of shots with 0 to 4 robotic instruments; two are usual."""
@@ -104,6 +104,32 @@ def draw_shot(rng: Generator, tissue: Tissue) -> Shot:
     parts += _assistants(rng, view)
     parts += _resting(rng, view)
     return Shot(view, parts, draw_lighting(rng, view))
+
+
+def draw_bare_shot(rng: Generator, tissue: Tissue) -> Shot:
+    """
+    Draw a random shot of tissue without instruments, half of them near and mostly out of focus.
+
+    :param rng: source of random numbers.
+    :param tissue: the tissue.
+    :return: the shot, whose mask is all background.
+    """
+    if rng.random() < 0.5:
+        view = draw_view(rng, tissue)
+        parts = [draw_vessel(rng, view) for _ in range(int(rng.integers(0, 3)))]
+        if rng.random() < 0.15:
+            parts += draw_bulldog_clamp(rng, view)
+        if rng.random() < 0.15:
+            parts.append(draw_gauze(rng, view))
+        if rng.random() < 0.25:
+            parts.append(draw_drain(rng, view))
+    else:
+        view, parts = draw_near_view(rng, tissue), []
+    lighting = draw_lighting(rng, view)
+    if rng.random() < 0.6:  # in focus is what is behind, or nothing
+        focus, radius = view.focus_cm * rng.uniform(1.2, 4), float(rng.uniform(0.03, 0.12))
+        lighting = replace(lighting, focus_cm=focus, lens_radius_cm=radius)
+    return Shot(view, parts, lighting)
 
 
 def place(view: View, tip: Vector, at: Vector, approach: Approach) -> Matrix:

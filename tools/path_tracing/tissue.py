@@ -2,7 +2,7 @@
 """The tissue of a scene as the camera and the objects on it need it: a height field."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 import cv2
@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from tools.path_tracing.noise import MAP_SIDE, Map, fractal_noise
 from tools.path_tracing.shapes import Mesh, grid_mesh
 from tools.path_tracing.tissue_colours import draw_colours
-from tools.path_tracing.tissue_relief import HALF_SIDE_CM, draw_relief
+from tools.path_tracing.tissue_relief import BARE_SITES, HALF_SIDE_CM, Relief, draw_relief
 from tools.path_tracing.transforms import Points, Vector, unit
 
 _MESH_SIDE: Final = 330
@@ -25,6 +25,10 @@ _RAY_RANGE_CM: Final = (0.3, 40.0)
 
 _SLOPE_CM: Final = 0.12
 """Distance on both sides over which the slope is measured."""
+
+
+_SMOOTHING: Final = (4.0, 30.0)
+"""Range of the standard deviation in samples by which the maps of smooth tissue are blurred."""
 
 
 class Hit(NamedTuple):
@@ -152,6 +156,18 @@ def _samples(position_cm: ArrayLike) -> NDArray[np.float64]:
     return np.clip((position / HALF_SIDE_CM + 1) / 2 * (MAP_SIDE - 1), 0, MAP_SIDE - 1.001)
 
 
+def draw_bare_tissue(rng: Generator) -> Tissue:
+    """
+    Draw random tissue that is seen without instruments: paler, and mostly smooth.
+
+    :param rng: source of random numbers.
+    :return: the tissue.
+    """
+    depth = float(rng.uniform(5, 11))
+    tissue = _tissue(rng, depth, draw_relief(rng, depth, BARE_SITES))
+    return _smoothed(rng, tissue) if rng.random() < 0.8 else tissue
+
+
 def draw_tissue(rng: Generator) -> Tissue:
     """
     Draw random tissue.
@@ -160,7 +176,10 @@ def draw_tissue(rng: Generator) -> Tissue:
     :return: the tissue.
     """
     depth = float(rng.uniform(5, 11))
-    relief = draw_relief(rng, depth)
+    return _tissue(rng, depth, draw_relief(rng, depth))
+
+
+def _tissue(rng: Generator, depth: float, relief: Relief) -> Tissue:
     colours = draw_colours(rng, relief)
     height = (relief.height_cm - depth).astype(np.float32)
     detail = (relief.detail_cm * (1 - 0.6 * colours.blood)).astype(np.float32)
@@ -173,6 +192,25 @@ def draw_tissue(rng: Generator) -> Tissue:
         np.asarray(liquid, np.float32),
         _draw_sheen(rng),
     )
+
+
+def _smoothed(rng: Generator, tissue: Tissue) -> Tissue:
+    """Take folds and texture from tissue: membranes and bowel close to the lens lack them."""
+    width = float(np.exp(rng.uniform(*np.log(_SMOOTHING))))
+    height = _blurred(tissue.height_cm, width)
+    detail = float(rng.uniform(0, 0.3)) * (tissue.fine_cm - _blurred(tissue.fine_cm, width))
+    return replace(
+        tissue,
+        height_cm=height,
+        colour=_blurred(tissue.colour, width * float(rng.uniform(0.3, 1))),
+        wetness=np.maximum(tissue.wetness, np.float32(rng.uniform(0, 1))),
+        fine_cm=height + detail,
+        liquid_cm=height + _blurred(detail, 2.0),
+    )
+
+
+def _blurred(values: Map, width: float) -> Map:
+    return np.asarray(cv2.GaussianBlur(values, (0, 0), width), np.float32)
 
 
 def _draw_sheen(rng: Generator) -> Sheen:

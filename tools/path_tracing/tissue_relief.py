@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The relief of the tissue: a basin with a cavity, organs, folds, fat, fibres and fascia."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 import cv2
@@ -55,6 +55,9 @@ _SITE_WEIGHTS: Final = (
     *('pink', 'pale', 'pale', 'white', 'organ', 'organ'),
 )
 """Names from which the site is drawn: the pelvis, where SAR-RARP50 was recorded, most often."""
+
+BARE_SITES: Final = ('white', 'white', 'pale', 'pale', 'pink', 'organ', 'pelvis', 'red')
+"""The same for tissue without instruments: pale tissue is what is taken for a shaft."""
 
 _WITH_ORGANS: Final = ('organ', 'pale', 'white')
 """Sites with two to six organs; others have three at most."""
@@ -125,18 +128,19 @@ class _Folds(NamedTuple):
     roughness: float
 
 
-def draw_relief(rng: Generator, depth_cm: float) -> Relief:
+def draw_relief(rng: Generator, depth_cm: float, sites: Sequence[str] = _SITE_WEIGHTS) -> Relief:
     """
     Draw the relief of a random site.
 
     :param rng: source of random numbers.
     :param depth_cm: distance from the camera to the floor of the basin.
+    :param sites: names from which the site is drawn.
     :return: the relief.
     """
     rows, columns = np.mgrid[:MAP_SIDE, :MAP_SIDE].astype(np.float32)
     to_cm = 2 / (MAP_SIDE - 1)
     area = _Area((columns * to_cm - 1) * HALF_SIDE_CM, (rows * to_cm - 1) * HALF_SIDE_CM)
-    name = str(rng.choice(_SITE_WEIGHTS))
+    name = str(rng.choice(sites))
     site = SITES[name]
     distortion = draw_distortion(rng, 5, float(rng.uniform(10, 45)))
     height = _basin(rng, area, depth_cm)

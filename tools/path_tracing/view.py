@@ -17,6 +17,9 @@ ASPECT: Final = 9 / 16
 _MIN_CLEARANCE_CM: Final = 3.0
 """Height of the camera above the tissue below it, at least."""
 
+_NEAR_CM: Final = (0.8, 4.0)
+"""Range of the height of a near camera above the tissue below it."""
+
 
 @dataclass(frozen=True, eq=False)
 class View:
@@ -82,6 +85,23 @@ class View:
         return frame(along, normal, point + unit(normal) * lift_cm)
 
 
+def draw_near_view(rng: Generator, tissue: Tissue) -> View:
+    """
+    Draw a random pose of a camera that is so near that tissue fills the image.
+
+    :param rng: source of random numbers.
+    :param tissue: the tissue.
+    :return: the view.
+    """
+    distance = math.exp(rng.uniform(*np.log(_NEAR_CM)))
+    x, y = rng.normal(0, 3.0, 2)
+    position = np.array([x, y, tissue.height(x, y)[0] + distance])
+    spread = 0.5 * distance if rng.random() < 0.5 else 3.0  # across it, or past it
+    target = position + rng.normal(0, spread, 3)
+    target[2] = tissue.height(target[0], target[1])[0]
+    return _view(rng, tissue, position, target)
+
+
 def draw_view(rng: Generator, tissue: Tissue) -> View:
     """
     Draw a random pose of the camera.
@@ -96,6 +116,11 @@ def draw_view(rng: Generator, tissue: Tissue) -> View:
     position[2] = max(position[2], ground + _MIN_CLEARANCE_CM)
     target = np.array([rng.normal(0, 1.2), rng.normal(0, 1.2), 0])
     target[2] = tissue.height(target[0], target[1])[0]
+    return _view(rng, tissue, position, target)
+
+
+def _view(rng: Generator, tissue: Tissue, position: Vector, target: Vector) -> View:
+    """Draw roll and angle of view of a camera at a position that looks at a target."""
     backwards = unit(position - target)
     roll = rng.normal(0, 0.35)
     right = unit(np.cross([math.sin(roll), math.cos(roll), 0], backwards))

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from surgseg_ros.core.files import new_folder
 from surgseg_ros.evaluation.layout import DRAWN_FILE, IMAGE_FOLDERS, MASK_FOLDER
 from tools.path_tracing.exposure import expose
-from tools.path_tracing.scene import draw_shot
-from tools.path_tracing.tissue import draw_tissue
+from tools.path_tracing.scene import draw_bare_shot, draw_shot
+from tools.path_tracing.tissue import draw_bare_tissue, draw_tissue
 
 SHOTS: Final = 2
 """Images of each scene: the tissue takes a fifth of the time, and its shots differ much."""
@@ -26,6 +26,7 @@ RATE_HZ: Final = 15.0
 """Nominal frame rate, as that of `synthesize`; the shots are independent."""
 
 _DOMAIN: Final = 77
+_BARE_DOMAIN: Final = 78
 """First number of all seeds, so that no other random numbers are the same."""
 
 
@@ -38,6 +39,7 @@ class Batch(NamedTuple):
     :param width_px: width of the images.
     :param samples: samples per pixel.
     :param threads: number of threads.
+    :param bare: whether to render tissue without instruments.
     """
 
     output: Path
@@ -45,6 +47,7 @@ class Batch(NamedTuple):
     width_px: int
     samples: int
     threads: int
+    bare: bool = False
 
 
 def is_complete(output: Path, scene: int) -> bool:
@@ -110,13 +113,15 @@ def render_scene(scene: int, batch: Batch, folder: Path) -> None:
     """
     from tools.path_tracing.rendering import Quality, Renderer  # bpy prints, and takes a second
 
-    tissue = draw_tissue(np.random.default_rng([_DOMAIN, scene]))
+    domain = _BARE_DOMAIN if batch.bare else _DOMAIN
+    draw, shoot = (draw_bare_tissue, draw_bare_shot) if batch.bare else (draw_tissue, draw_shot)
+    tissue = draw(np.random.default_rng([domain, scene]))
     quality = Quality(batch.width_px, batch.samples, batch.threads)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:  # removed with it, if killed
         renderer = Renderer(tissue, quality, Path(scratch))
         for index in range(SHOTS):
-            rng = np.random.default_rng([_DOMAIN, scene, index])
-            rendered = renderer.render(draw_shot(rng, tissue), SHOTS * scene + index)
+            rng = np.random.default_rng([domain, scene, index])
+            rendered = renderer.render(shoot(rng, tissue), SHOTS * scene + index)
             image = expose(rng, rendered.light)
             _write(folder / IMAGE_FOLDERS[0] / f'{index:09d}.png', image[..., ::-1])
             _write(folder / MASK_FOLDER / f'{index:09d}.png', rendered.mask)

@@ -16,8 +16,8 @@ from surgseg_ros.core.labels import (
 )
 from tools.path_tracing import resting_objects, scene, suture
 from tools.path_tracing.exposure import expose
-from tools.path_tracing.scene import MIN_DISTANCE_CM, Approach, draw_shot, place
-from tools.path_tracing.tissue import draw_tissue
+from tools.path_tracing.scene import MIN_DISTANCE_CM, Approach, draw_bare_shot, draw_shot, place
+from tools.path_tracing.tissue import draw_bare_tissue, draw_tissue
 from tools.path_tracing.tissue_relief import HALF_SIDE_CM
 from tools.path_tracing.view import ASPECT, draw_view
 
@@ -118,6 +118,22 @@ def test_an_instrument_is_placed_with_its_tip_at_the_point(tissue):
     shaft = at - np.linspace(1.2, 9, 14)[:, None] * pose[:3, 0] / 0.8
     clear = shaft[:, 2] > tissue.height(shaft[:, 0], shaft[:, 1])
     assert clear.mean() > 0.8
+
+
+def test_tissue_without_instruments_is_smoother_and_seen_from_near():
+    tissues = [draw_bare_tissue(np.random.default_rng([1, seed])) for seed in range(3)]
+    for name in ('colour', 'wetness', 'fine_cm', 'liquid_cm'):
+        assert getattr(tissues[0], name).dtype == np.float32
+    shots = [draw_bare_shot(np.random.default_rng([2, n]), tissues[n % 3]) for n in range(24)]
+    assert {part.label for shot in shots for part in shot.parts} == {BACKGROUND}
+    heights = [
+        pose[2, 3] - shot.view.tissue.height(*pose[:2, 3])[0]
+        for shot in shots
+        for pose in [shot.view.pose]
+    ]
+    assert min(heights) > 0.7
+    assert 6 < sum(height < 3 for height in heights) < 18
+    assert 6 < sum(shot.lighting.focus_cm > 1.1 * shot.view.focus_cm for shot in shots) < 22
 
 
 def test_the_same_seed_makes_the_same_shot(tissue):

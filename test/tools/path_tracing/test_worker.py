@@ -112,6 +112,21 @@ def test_a_finished_run_is_a_data_set(tmp_path, rendered, capsys):
     assert 'has scenes 5 to 16' in capsys.readouterr().out
 
 
+@pytest.mark.parametrize('words', [(), ('--bare',)])
+def test_scenes_without_instruments_are_chosen_by_an_option(
+    tmp_path, rendered, monkeypatch, words
+):
+    found = []
+
+    def note(scene, batch, folder):
+        found.append(batch.bare)
+        fake_render(scene, batch, folder)
+
+    monkeypatch.setattr(worker, 'render_scene', note)
+    assert run(tmp_path, '--scenes', '1', *words) == 0
+    assert found == [bool(words)]
+
+
 def test_complete_scenes_are_skipped(tmp_path, rendered):
     run(tmp_path, '--scenes', '2')
     assert run(tmp_path, '--scenes', '4') == 0
