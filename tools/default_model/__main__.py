@@ -26,6 +26,7 @@ from surgseg_ros.core.model_folder import ModelError, ModelSpec, read_model, wri
 from surgseg_ros.core.runtimes.pytorch import TorchRuntime
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.core.self_test import add_self_test
+from surgseg_ros.evaluation.layout import IMAGE_FOLDERS
 from surgseg_ros.synthetic import Scene
 from surgseg_ros.training.model_card import model_card
 from surgseg_ros.training.module import kept_weights
@@ -36,12 +37,13 @@ from surgseg_ros.training.scoring import (
     tune_temperature,
     with_margins,
 )
+from tools.default_model.pasting import paste
 from tools.encoder_weights import main as make_encoder_file
 from tools.runs import StepError, Videos, draw, train_once
 
 RECIPE: Final = Path('config/train_default.yaml')
 CONTINUED_RECIPE: Final = Path('config/train_default_traced.yaml')
-"""Recipes of the two runs: on drawn scenes, then on path traced ones and some of the drawn."""
+"""Recipes: of the first run on drawn scenes; of both that continue it, on path traced ones too."""
 
 ON_TWO_CORES: Final = ('device=cpu', 'devices=2', 'strategy=ddp', 'batch_size=2')
 """Two processes of one thread are three times faster than one of two; they share the batch."""
@@ -52,8 +54,11 @@ SCENES: Final = Videos(seed=42, videos=1400, frames=2, stride=40, size=(360, 640
 TRACED_SCENES: Final = 120
 """Number of path traced scenes, of two images each; a scene takes nine seconds on two cores."""
 
+BARE_SCENES: Final = 35
+"""Number of path traced scenes without instruments, of two images each."""
+
 DRAWN_VIDEOS: Final = 110
-"""Number of drawn videos, of two images each, in the second run."""
+"""Number of drawn videos, of two images each, in the second and the third run."""
 
 AVERAGED: Final = (3000, 4000, 5000, 6000)
 """
@@ -62,7 +67,7 @@ synthetic scenes, but worse on real images.
 """
 
 CONTINUED_AVERAGED: Final = (1600, 2000, 2400)
-"""Steps of the second run whose weights are averaged; the mean of both runs is shipped."""
+"""Steps of the second and the third run whose weights are averaged; all runs' mean is shipped."""
 
 MARGINS: Final = (1.5, 0.0, 0.0, 0.0, 3.5, 3.0, 3.0, 6.0, 4.0, 6.0)
 """Margin in logits by which each class must lead to be chosen, in the order of CLASS_NAMES."""
@@ -75,10 +80,11 @@ _PATHS: Final = ('data', 'output', 'start', 'encoder_weights', 'frame_cache', 'c
 
 AFTER_TRAINING: Final = f"""\
 ## Before and after training
-The first run is on drawn scenes, the second on {TRACED_SCENES} path traced scenes and
-{DRAWN_VIDEOS} of the drawn ones. The weights are the mean of both: of those after
-{', '.join(map(str, AVERAGED))} steps of the first run, and of those after
-{', '.join(map(str, CONTINUED_AVERAGED))} steps of the second. Real
+The first run is on drawn scenes; two others continue it on {TRACED_SCENES} path traced scenes and
+{DRAWN_VIDEOS} of the drawn ones, the last of them also on {2 * BARE_SCENES} path traced images of
+tissue alone, as they are and below instruments of other scenes. The weights are the mean of the
+three runs: of those after {', '.join(map(str, AVERAGED))} steps of the first, and after
+{', '.join(map(str, CONTINUED_AVERAGED))} steps of the others. Real
 instruments look less like synthetic ones than real tissue looks like other tissue, so the network
 takes much of a real instrument for background. Therefore the background must lead by
 {MARGINS[0]:g} logits to be chosen, and each image is drawn towards a medium grey before the
@@ -153,7 +159,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar='FILE',
         help='the interpreter that has bpy, see tools/path_tracing (default: %(default)s)',
     )
-    add('settings', nargs='*', metavar='key=value', help='given to both runs of `train`')
+    add('settings', nargs='*', metavar='key=value', help='given to all runs of `train`')
     return parser
 
 
@@ -167,14 +173,19 @@ def _train(options: argparse.Namespace) -> tuple[ModelSpec, dict[str, Tensor]]:
     settings = [f'data={drawn}', f'encoder_weights={encoder}', *own]
     spec, first = _mean_of_run(train_once(RECIPE, work / 'trained', settings), AVERAGED)
     write_model(work / 'first', spec, first)
-    traced = trace(work / 'traced', options.blender_python)
+    traced = trace(work / 'traced', TRACED_SCENES, options.blender_python)
+    bare = trace(work / 'bare', BARE_SCENES, options.blender_python, '--bare')
     videos = [*_videos(traced, TRACED_SCENES), *_videos(drawn, DRAWN_VIDEOS)]
-    mixed = _link(work / 'mixed', videos)
-    settings = [f'data={mixed}', f'start={work / "first"}', *own]
-    continued = train_once(CONTINUED_RECIPE, work / 'continued', settings)
-    spec, second = _mean_of_run(continued, CONTINUED_AVERAGED)
+    more = [*_videos(bare, BARE_SCENES), *_pasted(work / 'pasted', bare, traced, drawn)]
+    parts = [first]
+    for end, data in (('', videos), ('_bare', [*videos, *more])):
+        mixed = _link(work / f'mixed{end}', data)
+        settings = [f'data={mixed}', f'start={work / "first"}', *own]
+        continued = train_once(CONTINUED_RECIPE, work / f'continued{end}', settings)
+        spec, weights = _mean_of_run(continued, CONTINUED_AVERAGED)
+        parts.append(weights)
     training = {**spec.training, 'averaged_with_start': True}
-    return dataclasses.replace(spec, training=training), average_weights([first, second])
+    return dataclasses.replace(spec, training=training), average_weights(parts)
 
 
 _HAS_BLENDER: Final = """
@@ -197,22 +208,24 @@ def check_blender(python: Path) -> None:
         )
 
 
-def trace(folder: Path, python: Path) -> Path:
+def trace(folder: Path, scenes: int, python: Path, *options: str) -> Path:
     """
     Render the path traced scenes that are missing.
 
     :param folder: folder of the videos.
+    :param scenes: number of scenes.
     :param python: the interpreter that has bpy.
+    :param options: more options for `tools.path_tracing`.
     :return: the folder.
     :raises StepError: if a scene cannot be rendered.
     """
-    command = [str(python), '-m', 'tools.path_tracing', '--output', str(folder)]
-    count = min(len(os.sched_getaffinity(0)), TRACED_SCENES)
+    command = [str(python), '-m', 'tools.path_tracing', '--output', str(folder), *options]
+    count = min(len(os.sched_getaffinity(0)), scenes)
     with ExitStack() as stack:  # processes of one thread each use the cores best
         processes = []
-        for part in np.array_split(range(TRACED_SCENES), count):
-            scenes = ['--first', str(part[0]), '--scenes', str(len(part))]
-            processes.append(stack.enter_context(subprocess.Popen([*command, *scenes])))
+        for part in np.array_split(range(scenes), count):
+            own = ['--first', str(part[0]), '--scenes', str(len(part))]
+            processes.append(stack.enter_context(subprocess.Popen([*command, *own])))
             stack.callback(processes[-1].kill)  # if this is interrupted; else it has ended
         statuses = [process.wait() for process in processes]
     if any(statuses):
@@ -222,6 +235,18 @@ def trace(folder: Path, python: Path) -> Path:
 
 def _videos(data: Path, count: int) -> list[Path]:
     return sorted(data.glob('video_*'))[:count]
+
+
+def _pasted(folder: Path, bare: Path, traced: Path, drawn: Path) -> list[Path]:
+    """Put instruments of drawn and path traced scenes, in turn, over the tissue of bare ones."""
+    tissues = [image for video in _videos(bare, BARE_SCENES) for image in _images(video)]
+    sources = zip(_videos(drawn, SCENES.videos)[DRAWN_VIDEOS:], _videos(traced, TRACED_SCENES))
+    videos = [video for pair in sources for video in pair]
+    return _videos(paste(folder, zip(tissues, videos)), len(tissues))
+
+
+def _images(video: Path) -> list[Path]:
+    return sorted(video.glob(f'{IMAGE_FOLDERS[0]}/*'))
 
 
 def _link(folder: Path, videos: Iterable[Path]) -> Path:

@@ -6,6 +6,8 @@ import json
 import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -13,8 +15,10 @@ import torch
 from surgseg_ros.core.model_folder import ModelSpec, read_model, read_spec, write_model
 from surgseg_ros.core.runtimes.pytorch import SegmentationNetwork
 from surgseg_ros.training.config import read_config
+from surgseg_ros.training.dataset import find_samples
 from surgseg_ros.training.module import kept_weights
 from tools.default_model import __main__ as default_model
+from tools.default_model.pasting import paste
 from tools.runs import StepError, Videos, draw
 
 SPEC = ModelSpec(
@@ -29,9 +33,9 @@ SPEC = ModelSpec(
 BLENDER = ['--blender-python', sys.executable]
 
 
-def fake_trace(folder, python):
-    """Draw two scenes in place of path traced ones."""
-    return draw(folder, Videos(2, 2, 1, 25, (64, 64)))
+def fake_trace(folder, scenes, python, *options):
+    """Draw scenes in place of path traced ones, two or one."""
+    return draw(folder, Videos(2, 1 if options else 2, 1, 25, (64, 64)))
 
 
 @pytest.fixture
@@ -77,14 +81,16 @@ def test_draws_scenes_trains_scores_and_writes_the_model(tmp_path, trained, caps
     assert default_model.main(arguments) == 0
 
     assert len([*(tmp_path / 'scenes').glob('video_*/segmentation/*.png')]) == 2
-    words, continued = trained
+    words, *continued = trained
     assert words[1] == str(default_model.RECIPE)
-    assert continued[1] == str(default_model.CONTINUED_RECIPE)
-    assert f'data={tmp_path / "mixed"}' in continued
-    assert f'start={tmp_path / "first"}' in continued
-    videos = [path.resolve() for path in sorted((tmp_path / 'mixed').iterdir())]
     folders = ['traced/video_01', 'traced/video_02', 'scenes/video_01']
-    assert videos == [tmp_path / folder for folder in folders]
+    both = {'mixed': folders, 'mixed_bare': [*folders, 'bare/video_01', 'pasted/video_001']}
+    for (data, names), of_run in zip(both.items(), continued, strict=True):
+        assert of_run[1] == str(default_model.CONTINUED_RECIPE)
+        assert f'data={tmp_path / data}' in of_run
+        assert f'start={tmp_path / "first"}' in of_run
+        videos = [path.resolve() for path in sorted((tmp_path / data).iterdir())]
+        assert videos == [tmp_path / name for name in names]
     assert f'data={tmp_path / "scenes"}' in words
     assert f'encoder_weights={tmp_path / "encoder.safetensors"}' in words
     assert 'minutes=1' in words
@@ -100,7 +106,7 @@ def test_draws_scenes_trains_scores_and_writes_the_model(tmp_path, trained, caps
     assert f'{test["raw"]["mIoU"]:.3f}' in capsys.readouterr().out
 
     assert default_model.main(arguments) == 0
-    assert len(trained) == 2
+    assert len(trained) == 3
 
 
 def test_a_trained_model_is_scored_again_and_keeps_its_temperature(tmp_path, trained, capsys):
@@ -122,7 +128,7 @@ def test_an_interrupted_run_is_resumed(tmp_path, trained):
     encoder = ['--encoder-weights', str(tmp_path), *BLENDER]
     output = ['--output', str(tmp_path / 'made')]
     assert default_model.main(['--work', str(tmp_path), *encoder, *output]) == 0
-    assert ['--resume' in words for words in trained] == [True, False]
+    assert ['--resume' in words for words in trained] == [True, False, False]
 
 
 def test_a_failure_ends_the_run(tmp_path, trained, monkeypatch, capsys):
@@ -231,16 +237,15 @@ def test_scenes_are_rendered_in_one_process_per_core(tmp_path, monkeypatch):
     python.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\n')
     python.chmod(0o755)
     monkeypatch.setattr(default_model.os, 'sched_getaffinity', lambda pid: {1, 2, 5})
-    monkeypatch.setattr(default_model, 'TRACED_SCENES', 7)
-    assert default_model.trace(tmp_path / 'traced', python) == tmp_path / 'traced'
+    assert default_model.trace(tmp_path / 'traced', 7, python, '--bare') == tmp_path / 'traced'
     calls = sorted((tmp_path / 'calls').read_text().splitlines())
-    start = f'-m tools.path_tracing --output {tmp_path}/traced'
+    start = f'-m tools.path_tracing --output {tmp_path}/traced --bare'
     ranges = ['--first 0 --scenes 3', '--first 3 --scenes 2', '--first 5 --scenes 2']
     assert calls == [f'{start} {each}' for each in ranges]
 
     python.write_text('#!/bin/sh\ntest "$5" != --first || test "$6" = 0\n')
     with pytest.raises(StepError, match='rendering'):
-        default_model.trace(tmp_path / 'traced', python)
+        default_model.trace(tmp_path / 'traced', 7, python)
 
 
 def test_no_folder_of_the_machine_is_in_the_model():
@@ -252,3 +257,22 @@ def test_no_folder_of_the_machine_is_in_the_model():
         'start': {'recipe': named},
         'versions': {'torch': '2/3'},
     }
+
+
+def test_instruments_are_pasted_over_tissue(tmp_path):
+    scene, tissue = tmp_path / 'video_01', tmp_path / 'tissue.png'
+    mask = np.zeros((32, 32), np.uint8)
+    mask[8:24, 8:24] = 3
+    for name, pixels in (('rgb', np.full((32, 32, 3), 200, np.uint8)), ('segmentation', mask)):
+        (scene / name).mkdir(parents=True)
+        cv2.imwrite(str(scene / name / '000000040.png'), pixels)
+        cv2.imwrite(str(scene / name / '000000000.png'), pixels * 0)
+    cv2.imwrite(str(tissue), np.full((32, 32, 3), 50, np.uint8))
+    made = paste(tmp_path / 'made', [(tissue, scene)])
+    [sample] = find_samples(made)
+    image, labels = sample.read()
+    assert np.array_equal(labels, mask)
+    assert (image[12:20, 12:20] == 200).all()
+    assert (image[:4] == 50).all()
+    assert paste(made, []) == made, 'it is complete'
+    assert (made / 'video_001/synthetic.json').exists()
