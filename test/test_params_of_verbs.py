@@ -124,6 +124,13 @@ def test_an_option_overrides_param_which_overrides_the_file(runs, name, option, 
     assert runs.record(name)[parameter] == given / 100
 
 
+@pytest.mark.parametrize('name', VERBS)
+def test_the_precision_may_be_an_option(runs, name):
+    words = ('--runtime', 'torch', '--param', 'precision:=bf16', '--precision', 'f32')
+    assert runs.run(name, *words) == 0
+    assert runs.record(name)['precision'] == 'f32'
+
+
 @pytest.mark.parametrize('section', ['/**', 'segmenter', '/segmenter', '/left/segmenter'])
 @pytest.mark.parametrize('name', VERBS)
 def test_a_file_may_have_the_full_or_short_node_name_or_a_wildcard(runs, name, section):

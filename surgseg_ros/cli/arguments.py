@@ -20,6 +20,8 @@ MODEL_HELP: Final = (
     f'the model folder (default: {DEFAULT_MODEL}, the one that comes with the package)'
 )
 
+PRECISION_HELP: Final = 'auto: that of the export, and f32 without one (default: auto)'
+
 LATEST_S: Final = 2**31 - 1
 """Largest time of a stamp in ROS: its seconds are a signed 32-bit integer."""
 

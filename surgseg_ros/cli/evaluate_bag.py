@@ -24,6 +24,7 @@ from surgseg_ros.bag_evaluation.runners import Runner, in_processes, on_ray, run
 from surgseg_ros.bags.reading import BagError
 from surgseg_ros.cli.arguments import (
     MODEL_HELP,
+    PRECISION_HELP,
     fraction,
     non_negative_float,
     positive_int,
@@ -36,7 +37,7 @@ from surgseg_ros.core.files import (
     new_folder,
     write_whole,
 )
-from surgseg_ros.core.parameters import DEFAULTS
+from surgseg_ros.core.parameters import DEFAULTS, PRECISIONS
 from surgseg_ros.core.params_file import (
     GivenParameters,
     add_parameter_arguments,
@@ -154,6 +155,7 @@ def _add_execution(parser: argparse.ArgumentParser) -> None:
         f'{DEFAULTS["least_area"]:g})')
     add('--device', help='auto, cpu, cuda or cuda:N (default: auto)')
     add('--runtime', choices=(AUTO, *RUNTIMES), help='default: auto')
+    add('--precision', choices=PRECISIONS, help=PRECISION_HELP)
     add('--threads', type=positive_int, metavar='N',
         help="torch's threads on the CPU (default: the parameter cpu_threads, or torch's choice, "
         'shared among --workers; if --work has results, as many as they were made with)')
@@ -193,6 +195,7 @@ def _parameters(arguments: argparse.Namespace) -> GivenParameters:
         'model': arguments.model,
         'device': arguments.device,
         'runtime': arguments.runtime,
+        'precision': arguments.precision,
         'cpu_threads': arguments.threads,
         'roi': arguments.roi,
         'roi_mode': arguments.roi_mode,

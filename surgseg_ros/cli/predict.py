@@ -9,10 +9,10 @@ from typing import Final
 
 import torch
 
-from surgseg_ros.cli.arguments import MODEL_HELP, fraction, positive_int
+from surgseg_ros.cli.arguments import MODEL_HELP, PRECISION_HELP, fraction, positive_int
 from surgseg_ros.core.files import check_folder, check_new_folder, folder_for, new_folder
 from surgseg_ros.core.gates import GATES, OFF
-from surgseg_ros.core.parameters import DEFAULTS, OFFLINE
+from surgseg_ros.core.parameters import DEFAULTS, OFFLINE, PRECISIONS
 from surgseg_ros.core.params_file import (
     GivenParameters,
     add_parameter_arguments,
@@ -37,8 +37,8 @@ from surgseg_ros.evaluation.predict import (
 )
 
 OF_IMAGES: Final = (
-    *('input', 'model', 'device', 'runtime', 'every', 'least_region', 'min_confidence'),
-    *('steady_frames', 'steady_sure'),
+    *('input', 'model', 'device', 'runtime', 'precision', 'every', 'least_region'),
+    *('min_confidence', 'steady_frames', 'steady_sure'),
 )
 """Options for predicting masks of images; they exclude --masks."""
 
@@ -142,6 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     add_parameter_arguments(parser)
     add('--device', help='auto, cpu, cuda or cuda:N (default: auto)')
     add('--runtime', choices=RUNTIMES, help='default: torch')
+    add('--precision', choices=PRECISIONS, help=PRECISION_HELP)
     add('--least-region', action='store_true',
         help="drop regions that are smaller than the model's least_region of their class")
     add('--min-confidence', type=fraction, metavar='P',
@@ -159,7 +160,8 @@ def _parameters(options: argparse.Namespace) -> GivenParameters:
     """Read the node's parameters; options override them, and all gates are off by default."""
     if options.steady_frames == 1:
         raise ValueError('steady_frames is 1, expected 2 or more: leave it out to switch it off')
-    names = ('model', 'device', 'runtime', 'min_confidence', 'steady_frames', 'steady_sure')
+    of_model = ('model', 'device', 'runtime', 'precision')
+    names = (*of_model, 'min_confidence', 'steady_frames', 'steady_sure')
     chosen = {name: getattr(options, name) for name in names}
     given = {name: value for name, value in chosen.items() if value is not None}
     defaults = {'runtime': 'torch', **{f'gates.{name}.action': OFF for name in GATES}}

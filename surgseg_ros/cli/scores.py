@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from surgseg_ros.cli.arguments import MODEL_HELP, positive_int
+from surgseg_ros.cli.arguments import MODEL_HELP, PRECISION_HELP, positive_int
 from surgseg_ros.core.files import check_file, write_whole
 from surgseg_ros.core.instrument_files import INSTANCES_FOLDER, INSTRUMENTS_FOLDER
 from surgseg_ros.core.labels import CLASS_NAMES
 from surgseg_ros.core.model_folder import DEFAULT_MODEL, find_model
-from surgseg_ros.core.parameters import AUTO, RUNTIME_NAMES
+from surgseg_ros.core.parameters import AUTO, PRECISIONS, RUNTIME_NAMES
 from surgseg_ros.evaluation.instruments import (
     FULL_HEIGHT,
     count_instrument_pairs,
@@ -33,7 +33,7 @@ OF_MASKS: Final = (
 )
 """Options for scoring masks; they exclude those for scoring a model."""
 
-OF_MODEL: Final = ('model', 'labelled', 'leave_out', 'device', 'runtime')
+OF_MODEL: Final = ('model', 'labelled', 'leave_out', 'device', 'runtime', 'precision')
 
 
 def run_evaluate(argv: Sequence[str] | None = None) -> int:
@@ -93,7 +93,8 @@ def _score_model(options: argparse.Namespace) -> int:
 
     sets = find_sets(options.labelled)
     how = options.device or AUTO, options.runtime or 'torch'
-    segmenter = Segmenter.load(find_model(options.model or DEFAULT_MODEL), *how)
+    model, precision = find_model(options.model or DEFAULT_MODEL), options.precision or AUTO
+    segmenter = Segmenter.load(model, *how, precision=precision)
     measured = measure(segmenter, sets, options.leave_out or ())
     write_whole(options.json, (json.dumps(measured, indent=2) + '\n').encode())
     print(_measured_table(measured))
@@ -133,6 +134,7 @@ def _evaluate_parser() -> argparse.ArgumentParser:
         help='classes, 1 to 9, that count as background: those that the sets do not label')
     add('--device', help='auto, cpu, cuda or cuda:N (default: auto)')
     add('--runtime', choices=(AUTO, *RUNTIME_NAMES), help='default: torch')
+    add('--precision', choices=PRECISIONS, help=PRECISION_HELP)
     # fmt: on
     return parser
 

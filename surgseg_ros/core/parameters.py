@@ -131,7 +131,7 @@ TABLE: Final = (
         'Precision of the network; auto: that of the export; without one, with torch bf16 on CUDA '
         '(f32 if that fails the self-test) and f32 on the CPU, and with openvino the quickest for '
         'which the processor has instructions and that finds the classes of f32. evaluate_bag and '
-        'predict take f32 instead of that one.',
+        'predict take f32 if there is no export.',
         choices=PRECISIONS,
         offline=True,
     ),

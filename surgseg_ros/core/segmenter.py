@@ -93,11 +93,11 @@ class Segmenter:
         :param runtime: `torch`, `openvino`, `onnxruntime`, or `auto`: the fastest one that is
             installed and that the model folder supports.
         :param precision: `auto`, `f32`, `bf16`, `f16` or `int8`; `auto` is the precision of the
-            export, without one f32 on the CPU, and with `torch` bf16 on CUDA (f32 if that fails
-            the model's self-test).
+            export, and f32 without one.
         :param max_batch_size: the largest number of images in one call of `segment_all`.
-        :param quickest: whether `auto` may be bf16 or f16 on a CPU, too, where OpenVINO is quicker
-            in it and finds the same classes; the node does that.
+        :param quickest: whether `auto` may be bf16 or f16 instead of f32, as in the node: with
+            `torch` on CUDA, unless that fails the model's self-test; and on a CPU where OpenVINO
+            is quicker in it and finds the same classes.
         :return: the segmenter.
         :raises ModelError: if the folder cannot be used; a subclass of ValueError.
         :raises ValueError: if there is no such device, runtime or precision.
@@ -385,7 +385,8 @@ def _simpler(runtime: Runtime, name: str, options: Options) -> list[Options]:
     if runtime.device.type != 'cuda' or options.precision != AUTO or name not in (AUTO, 'torch'):
         return []
     plain = dataclasses.replace(options, precision='f32')
-    return [plain] if isinstance(runtime, TorchRuntime) else [options, plain]
+    ways = [options, plain] if options.quickest else [plain]
+    return ways[1:] if isinstance(runtime, TorchRuntime) else ways
 
 
 _TRIED: Final = 6

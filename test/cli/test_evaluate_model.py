@@ -68,6 +68,13 @@ def test_the_mask_of_the_network_is_scored(model, labelled, capsys):
         assert word in text
 
 
+def test_the_precision_is_an_option(model, labelled, capsys):
+    assert evaluate(model, labelled, more=['--precision', 'f32']) == 0
+    assert scores(labelled)['model']['precision'] == 'f32'
+    assert evaluate(model, labelled, more=['--precision', 'int8']) == 2
+    assert "precision is 'int8', but the runtime torch" in capsys.readouterr().err
+
+
 def test_errors_lower_the_score(model, labelled):
     mask = cv2.imread(str(labelled / 'masks/a.png'), cv2.IMREAD_UNCHANGED)
     other = np.where(mask == 255, 255, (mask + 1) % 10).astype(np.uint8)

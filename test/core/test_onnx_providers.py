@@ -171,10 +171,12 @@ class OnGpu(TorchRuntime):
 @pytest.mark.parametrize(
     ('runtime', 'name', 'options', 'simpler'),
     [
-        (OnGpu(), AUTO, Options(), ['f32']),
-        (OnGpu(), 'torch', Options(), ['f32']),
-        (OnGpu(), AUTO, Options(precision='bf16'), []),
-        (SimpleNamespace(device=GPU), AUTO, Options(), [AUTO, 'f32']),
+        (OnGpu(), AUTO, Options(quickest=True), ['f32']),
+        (OnGpu(), 'torch', Options(quickest=True), ['f32']),
+        (OnGpu(), AUTO, Options(), []),
+        (OnGpu(), AUTO, Options(precision='bf16', quickest=True), []),
+        (SimpleNamespace(device=GPU), AUTO, Options(quickest=True), [AUTO, 'f32']),
+        (SimpleNamespace(device=GPU), AUTO, Options(), ['f32']),
         (SimpleNamespace(device=GPU), 'onnxruntime', Options(), []),
         (SimpleNamespace(device=torch.device('cpu')), AUTO, Options(), []),
     ],

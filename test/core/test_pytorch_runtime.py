@@ -36,9 +36,16 @@ def test_auto_selects_a_precision_that_the_gpu_supports_natively(
     monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], chosen: str
 ) -> None:
     monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda device: capability)
-    assert pytorch._choose_precision('auto', 'cuda:0') == chosen
-    assert pytorch._choose_precision('auto', 'cpu') == 'f32'
-    assert pytorch._choose_precision('f32', 'cuda:0') == 'f32'
+    quickest = Options(quickest=True)
+    assert pytorch._choose_precision(quickest, 'cuda:0') == chosen
+    assert pytorch._choose_precision(quickest, 'cpu') == 'f32'
+    assert pytorch._choose_precision(Options('cuda', 'f32', quickest=True), 'cuda:0') == 'f32'
+
+
+@pytest.mark.parametrize('device', ['cpu', 'cuda:0'])
+def test_auto_is_float32_on_each_device_unless_the_quickest_is_requested(device: str) -> None:
+    assert pytorch._choose_precision(Options(), device) == 'f32'
+    assert pytorch._choose_precision(Options(precision='bf16'), device) == 'bf16'
 
 
 def test_rejects_a_precision_that_torch_lacks(tiny_model: Path, tiny_spec: ModelSpec) -> None:

@@ -66,7 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     :return: the exit status.
     """
     options = _parser().parse_args(argv)
-    segmenter = Segmenter.load(options.model, options.device, options.runtime)
+    how = options.device, options.runtime
+    segmenter = Segmenter.load(options.model, *how, precision=options.precision)
     segmenter.warm_up()
     plain = load_network(*read_model(options.model)).to(segmenter.runtime.device)
     images = draw(SIZE)
@@ -98,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     add('--model', type=Path, default=Path('models/default'), metavar='DIR')
     add('--device', default='auto')
     add('--runtime', default=AUTO)
+    add('--precision', default=AUTO)
     add('--frames', type=int, default=100, metavar='N')
     add('--rounds', type=int, default=5, metavar='N')
     return parser
@@ -152,7 +154,8 @@ def _evaluate_bag(options: argparse.Namespace, bag: Path) -> Evaluated:
     command = [
         *(sys.executable, '-m', 'surgseg_ros', 'evaluate_bag', '--bag', f'{bag}'),
         *('--model', f'{options.model}', '--runtime', options.runtime),
-        *('--device', options.device, '--image-topic', IMAGE_TOPIC),
+        *('--device', options.device, '--precision', options.precision),
+        *('--image-topic', IMAGE_TOPIC),
         *('--output', f'{output}', '--json', f'{report}'),
     ]
     peak_mib = 0.0

@@ -228,7 +228,7 @@ class TorchRuntime:
         :raises ValueError: if the machine has no such device, or torch no such precision.
         """
         device = choose_device(options.device)
-        precision = _choose_precision(options.precision, device)
+        precision = _choose_precision(options, device)
         return cls(spec, read_weights(folder, spec), device, precision, options.max_batch_size)
 
     def __call__(self, fitted: Tensor) -> Tensor:
@@ -260,9 +260,10 @@ def _close(found: Sequence[Tensor], expected: Sequence[Tensor]) -> bool:
     return bool(((logits - others).abs().max() <= _ROUNDING * others.abs().max()).item())
 
 
-def _choose_precision(precision: str, device: str) -> str:
+def _choose_precision(options: Options, device: str) -> str:
+    precision = options.precision
     if precision == AUTO:
-        if not device.startswith('cuda'):
+        if not (options.quickest and device.startswith('cuda')):
             return 'f32'
         # Compute capability 8.0 is required; on older GPUs, torch only emulates it.
         return 'bf16' if torch.cuda.get_device_capability(device)[0] >= 8 else 'f16'

@@ -33,11 +33,11 @@ class Options:
     How to run a network.
 
     :param device: `auto`, `cpu`, `cuda`, `cuda:1` …
-    :param precision: one of CHOICES; `auto` is that of the export, without one float32 on the CPU,
-        and for torch on CUDA bfloat16 (float16 on GPUs that lack it).
+    :param precision: one of CHOICES; `auto` is that of the export, without one float32.
     :param max_batch_size: the maximum number of images per call, at least 1.
-    :param quickest: whether `auto` may be a reduced precision on the CPU, too, where OpenVINO is
-        quicker in it and finds the same classes.
+    :param quickest: whether `auto` may be a reduced precision without an export: for torch on CUDA
+        bfloat16 (float16 on GPUs that lack it); on a CPU that in which OpenVINO is quicker and
+        finds the same classes.
     """
 
     device: str = AUTO
