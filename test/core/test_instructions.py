@@ -2,6 +2,7 @@
 """What torch and oneDNN report about this CPU, and how the environment changes it."""
 
 import os
+import platform
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -53,6 +54,23 @@ def test_a_torch_without_onednn_has_only_float32(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(torch, 'ops', SimpleNamespace(mkldnn=SimpleNamespace()))
     found = [name for name in ('f32', 'bf16', 'f16') if selection.has_instructions(name)]
     assert found == ['f32']
+
+
+@pytest.mark.parametrize(
+    ('machine', 'expected'), [('x86_64', False), ('aarch64', True), ('AMD64', False)]
+)
+def test_bfloat16_that_onednn_emulates_with_avx512_does_not_count(
+    monkeypatch: pytest.MonkeyPatch, machine: str, expected: bool
+) -> None:
+    monkeypatch.setattr(torch.cpu, '_is_avx512_bf16_supported', lambda: False)
+    reports = SimpleNamespace(_is_mkldnn_bf16_supported=lambda: True)
+    monkeypatch.setattr(torch, 'ops', SimpleNamespace(mkldnn=reports))
+    monkeypatch.setattr(platform, 'machine', lambda: machine)
+    assert selection.has_instructions('bf16') is expected
+    monkeypatch.setattr(torch.cpu, '_is_avx512_bf16_supported', lambda: True)
+    assert selection.has_instructions('bf16')
+    monkeypatch.delattr(torch.cpu, '_is_avx512_bf16_supported')
+    assert selection.has_instructions('bf16')
 
 
 @pytest.mark.parametrize('precision', ['bf16', 'int8'])

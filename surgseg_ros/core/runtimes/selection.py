@@ -4,6 +4,7 @@
 import contextlib
 import functools
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -96,13 +97,25 @@ def has_instructions(precision: str) -> bool:
 
     :param precision: `f32`, `bf16`, `f16` or `int8`.
     :return: True if it does; always for float32, and for int8, for which oneDNN has kernels on any
-        CPU, fast or not.
+        CPU, fast or not. With AVX-512 but without its extension for bfloat16, oneDNN also reports
+        bfloat16, and emulates it: then False.
     """
     if precision not in _SUPPORT:
         return True
+    if precision == 'bf16' and platform.machine() in _X86 and not _has_avx512_bf16():
+        return False
     with contextlib.suppress(AttributeError, RuntimeError):  # a torch without one of them
         return bool(getattr(torch.ops.mkldnn, _SUPPORT[precision])())
     return False
+
+
+_X86: Final = ('x86_64', 'AMD64')
+
+
+def _has_avx512_bf16() -> bool:
+    """Query the processor; a torch that cannot leaves the answer to oneDNN."""
+    query = getattr(torch.cpu, '_is_avx512_bf16_supported', None)
+    return query is None or bool(query())
 
 
 def is_limited() -> bool:
