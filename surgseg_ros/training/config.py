@@ -124,7 +124,8 @@ class TrainConfig:
     :param patience: validations without a better one after which to stop; 0 never does.
     :param margins: whether to tune, on the validation videos, the lead in logits that each class
         must have over the next best.
-    :param precision: `float32`, `bfloat16` or `float16` (both mixed).
+    :param precision: `float32`, `bfloat16` or `float16` (both mixed); a CPU without instructions
+        for bfloat16 computes in float32 instead.
     :param device: `auto`, `cpu` or `cuda`.
     :param devices: number of devices on each node, or `auto` for all.
     :param nodes: number of machines.

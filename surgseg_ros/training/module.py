@@ -157,7 +157,7 @@ class Training(lightning.LightningModule):
             raise self._diverged()
 
     def _diverged(self) -> ModelError:
-        more = '' if self.config.precision == 'float32' else ', or set precision to float32'
+        more = '' if self.trainer.precision == '32-true' else ', or set precision to float32'
         return ModelError(
             f'the run diverged at step {self.global_step}, where its loss is not finite any more: '
             f'lower learning_rate, which is {self.config.learning_rate:g}{more}'

@@ -21,6 +21,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from surgseg_ros.core.files import check_folder, make_folder, remove_empty, write_whole, writing
 from surgseg_ros.core.model_folder import read_spec, write_model
 from surgseg_ros.core.runtimes import choose_device
+from surgseg_ros.core.runtimes.selection import has_instructions
 from surgseg_ros.core.self_test import add_self_test
 from surgseg_ros.training.callbacks import (
     CHECKPOINT_FILE,
@@ -41,6 +42,8 @@ from surgseg_ros.training.networks import (
     weights_metadata,
 )
 from surgseg_ros.training.scoring import tune_and_score
+
+_LOG: Final = logging.getLogger(__name__)
 
 RUN: Final = 'run'
 README: Final = 'README.md'
@@ -130,6 +133,9 @@ def _trainer(config: TrainConfig, run: Path) -> lightning.Trainer:
         raise ConfigError(str(error)) from error
     if accelerator == 'cpu' and config.precision == 'float16':
         raise ConfigError("precision is 'float16', which does not train on a CPU: use bfloat16")
+    precision = trained_precision(config.precision, accelerator)
+    if precision != config.precision:
+        _report_precision(precision, config.precision)
     tensorboard = TensorBoardLogger(run, name='logs')
     try:
         return lightning.Trainer(
@@ -137,7 +143,7 @@ def _trainer(config: TrainConfig, run: Path) -> lightning.Trainer:
             devices=config.devices if config.devices == 'auto' else int(config.devices),
             num_nodes=config.nodes,
             strategy=config.strategy,
-            precision=_PRECISIONS[config.precision],  # type: ignore[arg-type]
+            precision=_PRECISIONS[precision],  # type: ignore[arg-type]
             accumulate_grad_batches=config.accumulate,
             default_root_dir=run,
             max_epochs=-1,  # the module stops the run
@@ -154,6 +160,25 @@ def _trainer(config: TrainConfig, run: Path) -> lightning.Trainer:
             f'devices={config.devices}, nodes={config.nodes}, strategy={config.strategy!r} and '
             f'precision={config.precision} on {accelerator} cannot be used: {error}'
         ) from error
+
+
+def trained_precision(precision: str, device: str) -> str:
+    """
+    Return the precision in which a device computes the steps of a run.
+
+    :param precision: the precision of the settings.
+    :param device: `cpu`, `cuda`, `cuda:1` …
+    :return: `float32` instead of `bfloat16` on a CPU that would emulate it, and so be slower.
+    """
+    emulated = precision == 'bfloat16' and device == 'cpu' and not has_instructions('bf16')
+    return 'float32' if emulated else precision
+
+
+@rank_zero_only
+def _report_precision(precision: str, requested: str) -> None:
+    _LOG.warning(
+        'this CPU has no instructions for %s, and trains in %s instead', requested, precision
+    )
 
 
 def _callbacks(config: TrainConfig, run: Path, device: str) -> list[lightning.Callback]:
@@ -213,6 +238,7 @@ def _provenance(module: Training, data: Data) -> dict[str, Any]:
     recipe = asdict(config)
     for key in _PATHS:
         recipe[key] = Path(recipe[key]).name
+    recipe['precision'] = trained_precision(config.precision, choose_device(config.device))
     before = {'start': read_spec(config.start).training} if config.start else {}
     origin = {k: v for k, v in weights_metadata(config).items() if k in ('source', 'license')}
     return {

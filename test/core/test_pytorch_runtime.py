@@ -11,6 +11,7 @@ from torch import Tensor
 from surgseg_ros.core.model_folder import ModelError, ModelSpec, read_spec, read_weights
 from surgseg_ros.core.runtimes import Options, TorchRuntime, load_runtime, pytorch
 from surgseg_ros.core.runtimes.exported import read_export
+from surgseg_ros.core.runtimes.selection import has_instructions
 
 FITTED = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 64, 96, 3), np.uint8))
 
@@ -20,6 +21,7 @@ def logits(runtime: TorchRuntime) -> Tensor:
     return runtime(FITTED).float()
 
 
+@pytest.mark.skipif(not has_instructions('bf16'), reason='the CPU would emulate bfloat16')
 def test_half_precision_is_close_to_float32(tiny_model: Path) -> None:
     spec = read_spec(tiny_model)
     exact = TorchRuntime.load(tiny_model, spec, Options('cpu'))

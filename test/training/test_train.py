@@ -15,6 +15,7 @@ from surgseg_ros.core.model_folder import ModelSpec, read_model, write_model
 from surgseg_ros.core.runtimes.pytorch import SegmentationNetwork
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.evaluation.layout import DRAWN_FILE
+from surgseg_ros.training import train
 from surgseg_ros.training.config import TrainConfig
 from surgseg_ros.training.data import Data
 from surgseg_ros.training.dataset import find_samples
@@ -136,6 +137,35 @@ def test_training_learns_to_segment_a_bright_bar(tmp_path, config):
     assert main(['--config', str(config), *settings, 'precision=bfloat16', 'schedule=poly']) == 0
     scores = json.loads((tmp_path / 'model/model.json').read_text())['scores']['validation']
     assert scores['raw']['present_class_IoU'][2] > 0.5
+
+
+def test_a_cpu_without_bfloat16_trains_in_float32_and_says_so(
+    tmp_path, config, monkeypatch, caplog
+):
+    monkeypatch.setattr(train, 'has_instructions', lambda precision: precision == 'f32')
+    run = ['--config', str(config), 'precision=bfloat16']
+    assert main([*run, 'steps=1']) == 0
+    (message,) = [text for text in caplog.messages if 'instructions' in text]
+    assert message == 'this CPU has no instructions for bfloat16, and trains in float32 instead'
+    spec = json.loads((tmp_path / 'model/model.json').read_text())
+    assert spec['training']['recipe']['precision'] == 'float32'
+
+
+@pytest.mark.parametrize(
+    ('requested', 'device', 'has_bf16', 'expected'),
+    [
+        ('bfloat16', 'cpu', False, 'float32'),
+        ('bfloat16', 'cpu', True, 'bfloat16'),
+        ('bfloat16', 'cuda', False, 'bfloat16'),
+        ('float16', 'cuda', False, 'float16'),
+        ('float32', 'cpu', False, 'float32'),
+    ],
+)
+def test_trains_in_no_precision_that_a_cpu_emulates(
+    monkeypatch, requested, device, has_bf16, expected
+):
+    monkeypatch.setattr(train, 'has_instructions', lambda precision: has_bf16)
+    assert train.trained_precision(requested, device) == expected
 
 
 def test_a_time_limit_ends_a_run(tmp_path, config):

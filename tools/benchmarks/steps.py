@@ -15,6 +15,7 @@ from surgseg_ros.core.runtimes import choose_device
 from surgseg_ros.training.config import TrainConfig
 from surgseg_ros.training.data import Data
 from surgseg_ros.training.networks import build_network, segmentation_loss
+from surgseg_ros.training.train import trained_precision
 
 _PREFETCHED: Final = 2
 """Batches that each worker of torch's loader prefetches."""
@@ -96,7 +97,7 @@ class Step:
         :param batch: (N, h, w, 3) uint8 images, (N, h, w) uint8 truths.
         """
         images, truth = (tensor.to(self.device, non_blocking=True) for tensor in batch)
-        precision = _AUTOCAST.get(self._config.precision)
+        precision = _AUTOCAST.get(trained_precision(self._config.precision, self.device.type))
         with torch.autocast(self.device.type, precision, enabled=precision is not None):
             logits = self._network(images)
         loss = segmentation_loss(logits, truth, self._config.dice_weight)
