@@ -385,8 +385,8 @@ def _simpler(runtime: Runtime, name: str, options: Options) -> list[Options]:
     if runtime.device.type != 'cuda' or options.precision != AUTO or name not in (AUTO, 'torch'):
         return []
     plain = dataclasses.replace(options, precision='f32')
-    ways = [options, plain] if options.quickest else [plain]
-    return ways[1:] if isinstance(runtime, TorchRuntime) else ways
+    simpler = [options, plain] if options.quickest else [plain]
+    return simpler[1:] if isinstance(runtime, TorchRuntime) else simpler
 
 
 _TRIED: Final = 6
