@@ -342,7 +342,7 @@ class _End:
 
 class _Runner(threading.Thread, Generic[T]):
     def __init__(self, source: Generator[T, None, None], depth: int) -> None:
-        super().__init__(name='ahead', daemon=True)
+        super().__init__(name='prefetch', daemon=True)
         self._source = source
         self._queue: queue.Queue[T | _End] = queue.Queue(depth)
         self._stopped = threading.Event()

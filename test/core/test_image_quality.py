@@ -22,7 +22,7 @@ def half(left: tuple[int, int, int], right: tuple[int, int, int]) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ('sign', 'colour'),
+    ('measure', 'colour'),
     [
         (quality.dark_share, (23, 10, 0)),
         (quality.clipped_share, (251, 255, 30)),
@@ -31,14 +31,14 @@ def half(left: tuple[int, int, int], right: tuple[int, int, int]) -> np.ndarray:
         (quality.blood_share, (100, 20, 25)),
     ],
 )
-def test_half_of_the_image_counts_as_half(sign: object, colour: tuple[int, int, int]) -> None:
-    assert sign(sample_image(plain(TISSUE))) == 0  # type: ignore[operator]
-    assert sign(sample_image(half(TISSUE, colour))) == pytest.approx(0.5, abs=0.02)  # type: ignore[operator]
-    assert sign(sample_image(plain(colour))) == 1  # type: ignore[operator]
+def test_half_of_the_image_counts_as_half(measure: object, colour: tuple[int, int, int]) -> None:
+    assert measure(sample_image(plain(TISSUE))) == 0  # type: ignore[operator]
+    assert measure(sample_image(half(TISSUE, colour))) == pytest.approx(0.5, abs=0.02)  # type: ignore[operator]
+    assert measure(sample_image(plain(colour))) == 1  # type: ignore[operator]
 
 
 @pytest.mark.parametrize(
-    'sign',
+    'measure',
     [
         quality.clipped_share,
         quality.not_red_share,
@@ -46,12 +46,12 @@ def test_half_of_the_image_counts_as_half(sign: object, colour: tuple[int, int, 
         quality.haze,
     ],
 )
-def test_dark_pixels_are_ignored(sign: object) -> None:
+def test_dark_pixels_are_ignored(measure: object) -> None:
     for colour in ((255, 255, 251), (60, 90, 110), (100, 20, 25), TISSUE):
-        whole = sign(sample_image(plain(colour)))  # type: ignore[operator]
+        whole = measure(sample_image(plain(colour)))  # type: ignore[operator]
         in_border = sample_image(half((0, 0, 0), colour))
-        assert sign(in_border) == pytest.approx(whole, abs=0.05)  # type: ignore[operator]
-    assert sign(sample_image(plain((0, 0, 0)))) == 0  # type: ignore[operator]
+        assert measure(in_border) == pytest.approx(whole, abs=0.05)  # type: ignore[operator]
+    assert measure(sample_image(plain((0, 0, 0)))) == 0  # type: ignore[operator]
 
 
 def test_haze_brightens_the_darkest_channel_everywhere() -> None:
@@ -146,12 +146,12 @@ def test_noise_is_not_combing() -> None:
 def test_images_of_any_size_give_finite_values(size: tuple[int, int]) -> None:
     image = np.random.default_rng(0).integers(0, 255, (*size, 3), np.uint8)
     sample = sample_image(image)
-    for sign in (
+    for measure in (
         quality.dark_share, quality.clipped_share, quality.not_red_share,
         quality.haze, quality.blood_share,
         quality.sharpness, quality.comb_share,
     ):  # fmt: skip
-        assert 0 <= sign(sample) <= 2
+        assert 0 <= measure(sample) <= 2
 
 
 def test_memory_layout_does_not_change_the_result() -> None:

@@ -57,7 +57,7 @@ def test_closing_closes_the_source_in_its_own_thread():
     items = prefetch(source())
     assert next(items) == 1
     items.close()
-    assert [thread.name for thread in closed_in] == ['ahead']
+    assert [thread.name for thread in closed_in] == ['prefetch']
     assert not closed_in[0].is_alive()
 
 

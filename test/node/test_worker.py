@@ -82,7 +82,7 @@ def test_age_by_header_is_recent_too_old_or_implausible(now_ns, published, uncer
 
     class Watched(Health):
         def record_mask(self, image_ns, stamp_ns, times_ms, warning=()):
-            seen['doubt'] = warning
+            seen['warning'] = warning
             super().record_mask(image_ns, stamp_ns, times_ms, warning)
 
     frames = [(0, image_cdr(colour(4), 7))]
@@ -94,7 +94,7 @@ def test_age_by_header_is_recent_too_old_or_implausible(now_ns, published, uncer
         published,
         1 - published,
     )
-    reasons = seen.get('doubt', ())
+    reasons = seen.get('warning', ())
     assert [reason.code for reason in reasons] == [ReasonCode.CLOCKS_DIFFER] * uncertain
     assert all('in the future' in reason.text for reason in reasons)
 
