@@ -200,7 +200,8 @@ def _play(player: 'Player', options: argparse.Namespace, stop: threading.Event) 
             text = f'no subscriber of {", ".join(missing)} after {options.wait:g} s'
             return _fail(f'{text}: {_remedy(missing)}, or wait longer')
     stop.wait(options.delay)
-    print(f'bag_player: playing {names}', flush=True)
+    if not stop.is_set():
+        print(f'bag_player: playing {names}', flush=True)
     try:
         player.play(stop, loop=options.loop)
     finally:
