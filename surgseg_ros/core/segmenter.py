@@ -107,19 +107,19 @@ class Segmenter:
         options = Options(device, precision, max_batch_size, quickest)
         segmenter = cls(spec, load_runtime(found, spec, runtime, options))
         simpler = _simpler(segmenter.runtime, runtime, options)
-        while simpler and not segmenter._passes():
+        while simpler and (reason := segmenter._failed_self_test()):
             failed = f'{segmenter.runtime.description} fails the self-test'
-            _LOG.warning('%s; torch is used instead, in a simpler way', failed)
+            _LOG.warning('%s (%s); torch is used instead, in a simpler way', failed, reason)
             segmenter = cls(spec, load_runtime(found, spec, 'torch', simpler.pop(0)))
             segmenter.runtime.description += f' (auto: {failed})'
         return segmenter
 
-    def _passes(self) -> bool:
+    def _failed_self_test(self) -> str:
         try:
             check_self_test(self.spec, lambda image: self.segment(image).mask)
-        except ModelError:
-            return False
-        return True
+        except (ModelError, ArithmeticError) as error:  # a reduced precision may overflow
+            return str(error)
+        return ''
 
     @property
     def max_batch_size(self) -> int:
@@ -173,7 +173,10 @@ class Segmenter:
         """Use it if images in flight have the same results as images one after another."""
         drawn = (draw(self.spec.input_size, number) for number in range(_TRIED))
         images = [np.asarray(cv2.resize(each, size[::-1]), np.uint8) for each in drawn]
-        expected = [self.segment(image, grid_confidence=True) for image in images]
+        try:
+            expected = [self.segment(image, grid_confidence=True) for image in images]
+        except ArithmeticError:  # of a drawing; the model's self-test decides about the model
+            return
         self._in_flight, found = in_flight, []
         begun: deque[Callable[[], tuple[Segmentation, ...]]] = deque()
         for image in images:

@@ -7,6 +7,7 @@ A copy that waits for too little reads or overwrites what is not ready, and a re
 
 import contextlib
 import gc
+import logging
 import random
 import weakref
 from collections import deque
@@ -172,6 +173,16 @@ def with_batches_in_flight(folder: Path, device: Device, spoil: Any = None) -> S
     return segmenter
 
 
+def test_a_drawing_without_a_result_does_not_refuse_the_model(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def overflow(*_: Any, **__: Any) -> Any:
+        raise ArithmeticError('infinite logits')
+
+    monkeypatch.setattr(Segmenter, 'segment', overflow)
+    assert with_batches_in_flight(tiny_model, Device(at_once=True)).max_in_flight == 1
+
+
 def test_a_segmenter_with_flights_is_freed_at_once(tiny_model: Path) -> None:
     """Without the garbage collector: a replaced model must not stay on the GPU."""
     segmenter = with_batches_in_flight(tiny_model, Device(at_once=True))
@@ -244,6 +255,7 @@ def failing(compute: object) -> Callable[..., Sequence[Tensor]]:
 def test_without_the_same_results_nothing_is_in_flight(
     tiny_model: Path, spoil: Any, reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.WARNING)  # libraries that other tests import raise the root logger's
     segmenter = with_batches_in_flight(tiny_model, Device(at_once=True), spoil)
     assert segmenter.max_in_flight == 1
     assert caplog.messages == [f'images are processed one after another, and so slower: {reason}']

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """ONNX Runtime with TensorRT and CUDA, by a fake library; and what `auto` does where they fail."""
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -129,6 +130,7 @@ def test_what_cannot_run_is_an_error_and_auto_uses_torch(
     precision: str,
     error: str,
 ) -> None:
+    caplog.set_level(logging.WARNING)
     on_gpu(library, precision)
     with pytest.raises(LibraryError, match=error):
         OnnxRuntime(Path(), tiny_spec, Options())
@@ -139,6 +141,20 @@ def test_what_cannot_run_is_an_error_and_auto_uses_torch(
     assert made is torch_runtime
     assert error in made.description
     assert '; torch is used instead' in caplog.text
+
+
+def test_auto_uses_torch_if_onnxruntime_cannot_be_imported(
+    tiny_spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> Any:
+        raise LibraryError('onnxruntime cannot be imported')
+
+    torch_runtime = SimpleNamespace(description='torch')
+    monkeypatch.setattr(runtimes, 'choose_runtime', broken)
+    monkeypatch.setattr(TorchRuntime, 'load', lambda *_: torch_runtime)
+    made = load_runtime(Path(), spec_with_export(tiny_spec))
+    assert made is torch_runtime
+    assert 'onnxruntime cannot be imported' in made.description
 
 
 def test_auto_does_not_use_onnxruntime_without_tensorrt(
@@ -193,27 +209,30 @@ class Inverted:
 
     device, precision, max_batch_size = torch.device('cpu'), 'bf16', 1
 
-    def __init__(self, runtime: Any) -> None:
-        self.runtime, self.description = runtime, 'inverted'
+    def __init__(self, runtime: Any, sign: float) -> None:
+        self.runtime, self.description, self.sign = runtime, 'inverted', sign
 
     def __call__(self, fitted: torch.Tensor) -> torch.Tensor:
-        return -self.runtime(fitted)
+        return self.sign * self.runtime(fitted)
 
 
+@pytest.mark.parametrize('sign', [-1.0, float('nan')])
 @pytest.mark.parametrize('failing', [0, 1, 2])
 def test_what_fails_the_self_test_is_replaced(
     tiny_model: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     failing: int,
+    sign: float,
 ) -> None:
+    caplog.set_level(logging.WARNING)
     add_self_test(tiny_model)
     given: list[tuple[str, str]] = []
 
     def load(folder: Path, spec: ModelSpec, name: str, options: Options) -> Any:
         given.append((name, options.precision))
         runtime = TorchRuntime.load(folder, spec, Options('cpu', 'f32'))
-        return Inverted(runtime) if len(given) <= failing else runtime
+        return Inverted(runtime, sign) if len(given) <= failing else runtime
 
     simpler = [Options(precision=AUTO), Options(precision='f32')]
     monkeypatch.setattr(module, 'load_runtime', load)

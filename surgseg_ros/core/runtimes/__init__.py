@@ -52,8 +52,8 @@ def load_runtime(
     """
     options = options or Options()
     if runtime == AUTO:
-        name, reason = choose_runtime(spec, options.device)
         try:
+            name, reason = choose_runtime(spec, options.device)
             made = RUNTIMES[name](folder, spec, options)
             if isinstance(made, OnnxRuntime) and not made.uses_tensorrt:  # torch is faster
                 raise LibraryError(f'TensorRT cannot run the export, only {made.description}')
