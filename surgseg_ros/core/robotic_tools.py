@@ -305,11 +305,11 @@ def _attach(
         for n in close
     ]
     owner = np.argmin(away, axis=0)
-    for place, number in enumerate(close):
-        own_points = select(part.points, owner == place)
-        if len(own_points) >= MIN_SAMPLES:
-            tools[number].is_shared = True
-            tools[number].add(Part(part.label, own_points, part.step))
+    shares = [(n, select(part.points, owner == place)) for place, n in enumerate(close)]
+    shares = [(n, points) for n, points in shares if len(points) >= MIN_SAMPLES]
+    for number, points in shares:
+        tools[number].is_shared |= len(shares) > 1
+        tools[number].add(Part(part.label, points, part.step))
 
 
 def _possible_owners(

@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Parts of robotic tools are given to the tools that they belong to."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from surgseg_ros.core import robotic_tools
+from surgseg_ros.core.labels import SHAFT, WRIST
+from surgseg_ros.core.parts import MIN_SAMPLES, Part, ToolParts
+
+
+@pytest.mark.parametrize(
+    ('of_second', 'is_shared'), [(MIN_SAMPLES - 1, False), (MIN_SAMPLES, True)]
+)
+def test_a_wrist_is_shared_only_if_two_tools_get_some_of_it(monkeypatch, of_second, is_shared):
+    points = np.stack([np.arange(40.0), np.zeros(40)]).T
+    first, second = tools = [ToolParts([Part(SHAFT, points, 1)], [], []) for _ in range(2)]
+    first.width_px = second.width_px = 1.0
+    costs = {
+        id(first): np.where(np.arange(40) < of_second, 1.0, 0.0),
+        id(second): np.full(40, 0.1),
+    }
+    known = SimpleNamespace(of=lambda _, tool: costs[id(tool)])
+    monkeypatch.setattr(
+        robotic_tools, 'costs_of', lambda _points, _label, tool, *_: costs[id(tool)]
+    )
+    robotic_tools._attach(Part(WRIST, points, 1), tools, known, np.zeros((1, 40), np.uint8))
+    assert [tool.is_shared for tool in tools] == [is_shared] * 2
+    assert [len(tool.wrists) for tool in tools] == [1, int(is_shared)]
