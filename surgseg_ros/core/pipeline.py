@@ -351,6 +351,7 @@ def _begin(
     try:
         results = segmenter.begin([image], [roi], **wanted)
     except Exception as error:
-        failed = error
+        # The traceback would keep the image alive, in a cycle with the error that it holds.
+        failed = error.with_traceback(None)
         return lambda: failed
     return output
