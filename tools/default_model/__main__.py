@@ -177,16 +177,20 @@ def _train(options: argparse.Namespace) -> tuple[ModelSpec, dict[str, Tensor]]:
     bare = trace(work / 'bare', BARE_SCENES, options.blender_python, '--bare')
     videos = [*_videos(traced, TRACED_SCENES), *_videos(drawn, DRAWN_VIDEOS)]
     more = [*_videos(bare, BARE_SCENES), *_pasted(work / 'pasted', bare, traced, drawn)]
-    parts = [first]
+    parts, runs = [first], []
     for end, data in (('', videos), ('_bare', [*videos, *more])):
         mixed = _link(work / f'mixed{end}', data)
         settings = [f'data={mixed}', f'start={work / "first"}', *own]
         continued = train_once(CONTINUED_RECIPE, work / f'continued{end}', settings)
         spec, weights = _mean_of_run(continued, CONTINUED_AVERAGED)
         parts.append(weights)
-    training = {**spec.training, 'averaged_with_start': True}
+        runs.append({key: spec.training[key] for key in _OF_A_RUN})
+    training = {**spec.training, 'averaged_with_start': True, 'averaged_runs': runs}
     return dataclasses.replace(spec, training=training), average_weights(parts)
 
+
+_OF_A_RUN: Final = ('recipe', 'training_videos', 'training_frames', 'averaged_steps')
+"""What the model's specification records of each run that is averaged with the first."""
 
 _HAS_BLENDER: Final = """
 import importlib.util, sys

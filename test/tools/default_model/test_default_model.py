@@ -48,7 +48,10 @@ def trained(monkeypatch, tmp_path):
         read_config(Path(words[1]), [word for word in words[2:] if word != '--resume'])
         output = Path(next(w for w in words if w.startswith('output=')).partition('=')[2])
         weights = SegmentationNetwork(SPEC).state_dict()
-        spec = dataclasses.replace(SPEC, scores={'validation': {'mIoU': 0.5}})
+        data = next(w for w in words if w.startswith('data=')).partition('=')[2]
+        training = {'recipe': {'data': data}, 'training_videos': 1, 'training_frames': 1}
+        scores = {'validation': {'mIoU': 0.5}}
+        spec = dataclasses.replace(SPEC, scores=scores, training={**SPEC.training, **training})
         write_model(output, spec, weights)
         for step in (*default_model.AVERAGED, *default_model.CONTINUED_AVERAGED):
             path = kept_weights(output / 'run', step)
@@ -96,7 +99,8 @@ def test_draws_scenes_trains_scores_and_writes_the_model(tmp_path, trained, caps
     assert 'minutes=1' in words
     made = read_spec(tmp_path / 'made')
     assert made.training['steps_done'] == default_model.CONTINUED_AVERAGED[-1]
-    assert made.training['averaged_with_start']
+    data = [Path(run['recipe']['data']).name for run in made.training['averaged_runs']]
+    assert data == [*both]
     assert [*made.scores] == ['unseen_scenes'], 'the scores of training belong to other weights'
     test = made.scores['unseen_scenes']
     assert (test['videos'], test['frames'], test['seeds']) == (2, 2, [900_000, 900_001])
