@@ -218,11 +218,11 @@ class Training(lightning.LightningModule):
         if value > self.best:
             self.best, self.best_step = value, self.global_step
             self.best_weights = self._validated_weights
-        if self.config.keep_weights and self.trainer.is_global_zero:
-            self._write_validated_weights()
 
-    def _write_validated_weights(self) -> None:
-        """Write the weights that were validated last to the path of `kept_weights`."""
+    def on_train_epoch_end(self) -> None:
+        """Write the weights that were validated last to the path of `kept_weights`, if wanted."""
+        if not (self.config.keep_weights and self.trainer.is_global_zero):
+            return
         path = kept_weights(Path(self.trainer.default_root_dir), self.global_step)
         make_folder(path.parent)
         weights = {k: v.contiguous() for k, v in self._validated_weights.items()}
