@@ -2,6 +2,7 @@
 """A tiny training run from end to end; the Segmenter loads its result."""
 
 import json
+import logging
 
 import cv2
 import numpy as np
@@ -142,6 +143,7 @@ def test_training_learns_to_segment_a_bright_bar(tmp_path, config):
 def test_a_cpu_without_bfloat16_trains_in_float32_and_says_so(
     tmp_path, config, monkeypatch, caplog
 ):
+    caplog.set_level(logging.WARNING)
     monkeypatch.setattr(train, 'has_instructions', lambda precision: precision == 'f32')
     run = ['--config', str(config), 'precision=bfloat16']
     assert main([*run, 'steps=1']) == 0
