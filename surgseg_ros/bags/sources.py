@@ -16,11 +16,10 @@ from typing import Any, Final, NamedTuple, TypeVar
 import yaml
 
 from surgseg_ros.bags.definitions import Source, UnreadableError
-from surgseg_ros.bags.mcap_file import McapFile
 from surgseg_ros.bags.records import MCAP_MAGIC, zstd
 from surgseg_ros.bags.recovery.mcap_recovery import RecoveredMcap
 from surgseg_ros.bags.recovery.sqlite_recovery import RecoveredSqlite
-from surgseg_ros.bags.sqlite_file import SQLITE_MAGIC, SqliteFile, with_log
+from surgseg_ros.bags.storages import SQLITE_MAGIC, McapFile, SqliteFile, with_log
 
 METADATA_FILE: Final = 'metadata.yaml'
 

@@ -10,7 +10,6 @@ from typing import Any, BinaryIO, Final
 import lz4.frame  # type: ignore[import-untyped]
 
 from surgseg_ros.bags.definitions import Connection, DamagedError, Definitions, Received
-from surgseg_ros.bags.mcap_file import McapFile
 from surgseg_ros.bags.records import (
     CHUNK,
     MAX_BYTES,
@@ -26,6 +25,7 @@ from surgseg_ros.bags.records import (
     records_within,
     zstd,
 )
+from surgseg_ros.bags.storages import McapFile
 
 _BLOCK_BYTES: Final = 2**20
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from surgseg_ros.bags.definitions import Connection
-from surgseg_ros.bags.sqlite_file import as_cdr, connect, read_connections
+from surgseg_ros.bags.storages import as_cdr, open_database, read_connections
 
 _MAX_LOST_ROWS: Final = 10_000
 """Reading ends after this many consecutive unreadable rows."""
@@ -33,7 +33,7 @@ class RecoveredSqlite:
 
     def open(self) -> None:
         """Find the topics, and count the rows that can be reached."""
-        self._database = connect(self.path, 'immutable=1')
+        self._database = open_database(self.path, 'immutable=1')
         try:
             # Otherwise SQLite would reject a file that is shorter than its header says.
             self._database.execute('PRAGMA writable_schema=ON')
