@@ -24,7 +24,7 @@ from surgseg_ros.cli.arguments import (
 )
 from surgseg_ros.core.files import check_file, check_folder, scratch_folder, write_whole
 from surgseg_ros.core.model_folder import DEFAULT_MODEL, find_model
-from surgseg_ros.core.progress import Progress
+from surgseg_ros.core.timing import Progress
 
 if TYPE_CHECKING:
     import numpy as np

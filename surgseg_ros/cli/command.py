@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple, NoReturn
 from surgseg_ros.core.errors import explain
 from surgseg_ros.core.files import remove_unfinished, writing
 from surgseg_ros.core.processes import kill_children
-from surgseg_ros.core.progress import reported
+from surgseg_ros.core.timing import reported
 
 FAILED: Final = 2
 """Status if input or machine cause a failure; 1 has another meaning in some commands."""

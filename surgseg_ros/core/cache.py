@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any, Final, NamedTuple
 
 from surgseg_ros.core.files import make_folder, write_whole
-from surgseg_ros.core.progress import LONGEST_SILENCE_S
+from surgseg_ros.core.timing import LONGEST_SILENCE_S
 
 _LOG: Final = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from surgseg_ros.core.content_area import ContentFinder
 from surgseg_ros.core.detections import DEFAULT_LEAST_AREA
-from surgseg_ros.core.gates import Gates, GateSetting
+from surgseg_ros.core.gates import Gates, GateSetting, StampAnomaly, StampMonitor
 from surgseg_ros.core.postprocessing import CutDetector, TemporalFilter, apply_thresholds
 from surgseg_ros.core.reasons import HeldWarnings, ResultWarning
 from surgseg_ros.core.results import (
@@ -41,7 +41,7 @@ from surgseg_ros.core.results import (
     without_instruments,
 )
 from surgseg_ros.core.segmentation import ROI_AUTO, ROI_FIXED, Roi, Segmentation
-from surgseg_ros.core.timing import StampAnomaly, StampMonitor, Stopwatch
+from surgseg_ros.core.timing import Stopwatch
 from surgseg_ros.core.tracking import DEFAULT_TRACK_LOST_MS, Tracker
 
 if TYPE_CHECKING:  # torch is imported with the first model

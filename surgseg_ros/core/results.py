@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from surgseg_ros.core.detections import DEFAULT_LEAST_AREA, Instrument, without_decision
 from surgseg_ros.core.errors import describe
-from surgseg_ros.core.gates import Finding
+from surgseg_ros.core.gates import Finding, StampAnomaly
 from surgseg_ros.core.postprocessing import instruments_in
 from surgseg_ros.core.reasons import Reason, ReasonCode, ResultWarning
 from surgseg_ros.core.segmentation import Roi, Segmentation
-from surgseg_ros.core.timing import StampAnomaly, Stopwatch
+from surgseg_ros.core.timing import Stopwatch
 
 
 class InputFrame(NamedTuple):

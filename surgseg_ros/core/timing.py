@@ -1,23 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Times by stage, their percentiles, and checks of images' stamps."""
+"""Times by stage, their percentiles, and reports of long work while it lasts."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
+import logging
+import sys
+import threading
 import time
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
-
-import numpy as np
-
-from surgseg_ros.core.reasons import ReasonCode
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TextIO
 
 if TYPE_CHECKING:
     import torch
-
-_JUMP_NS: Final = 10 * 10**9
-"""A stamp that is ahead of the receiver's clock by more than this is a jump."""
 
 
 class Percentiles(NamedTuple):
@@ -42,6 +39,8 @@ def percentiles(values: Iterable[float]) -> Percentiles:
     :return: the percentiles.
     :raises ValueError: if there is no value.
     """
+    import numpy as np  # imported here: verbs use `reported` before they find what is missing
+
     known = list(values)
     if not known:
         raise ValueError('there is nothing to summarize: no frame was measured')
@@ -122,84 +121,116 @@ def stopwatch(device: torch.device) -> Stopwatch | CudaStopwatch:
     return CudaStopwatch(device) if device.type == 'cuda' else Stopwatch()
 
 
-class StampAnomaly(NamedTuple):
+LONGEST_SILENCE_S: Final = 5.0
+"""Half of the ten seconds that are guaranteed, since a busy machine wakes up a thread late."""
+
+
+class Progress:
     """
-    Something unusual about an image, which is processed all the same.
+    A context manager that prints the current activity, and repeats it while it continues.
 
-    :param text: what it is.
-    :param remedy: what can be done about it; the same for every anomaly of a kind.
-    :param restarts: whether the image starts a new sequence, so that earlier images are ignored.
-    :param code: reason why the mask of the image cannot be trusted; None if it can be.
+    :param command: prefix of every line, such as `benchmark`.
+    :param file: where to print; standard error by default, so that standard output has only
+        results.
+    :param silence_s: seconds without a line after which the last one is repeated, with the time
+        that the activity has taken so far.
     """
 
-    text: str
-    remedy: str
-    restarts: bool = False
-    code: ReasonCode | None = None
+    def __init__(
+        self, command: str, file: TextIO | None = None, silence_s: float = LONGEST_SILENCE_S
+    ) -> None:
+        self._command, self._file, self._silence_s = command, file, silence_s
+        self._changed = threading.Condition()
+        self._activity = 'starting'
+        self._began_s = time.monotonic()
+        self._printed = self._ended = False
+        self._thread = threading.Thread(target=self._repeat, name='progress', daemon=True)
 
-    @property
-    def degrades(self) -> bool:
-        """Whether the mask of the image cannot be trusted because of it."""
-        return self.code is not None
+    def __enter__(self) -> Progress:
+        self._thread.start()
+        return self
 
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._ended = True
+            self._changed.notify()
+        self._thread.join()
 
-class StampMonitor:
-    """Compares each image of a camera with the previous one; not thread-safe."""
-
-    def __init__(self) -> None:
-        """Start without a previous image."""
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget the previous image."""
-        self._size: tuple[int, int] | None = None
-        self._stamp_ns: int | None = None
-        self._received_ns = 0
-
-    def check(
-        self, stamp_ns: int, received_ns: int, size: tuple[int, int]
-    ) -> tuple[StampAnomaly, ...]:
+    def print_line(self, activity: str) -> None:
         """
-        Check the next image.
+        Start an activity, and print it.
 
-        :param stamp_ns: the stamp of its header in nanoseconds.
-        :param received_ns: when it was received, by a monotonic clock.
-        :param size: (H, W) in pixels.
-        :return: the anomalies found.
+        :param activity: what is being done.
         """
-        found = (
-            _size_anomaly(self._size, size),
-            _stamp_anomaly(self._stamp_ns, stamp_ns, received_ns - self._received_ns),
-        )
-        self._size, self._stamp_ns, self._received_ns = size, stamp_ns, received_ns
-        return tuple(anomaly for anomaly in found if anomaly is not None)
+        with self._changed:
+            self._activity, self._began_s = activity, time.monotonic()
+            self._print(activity)
+            self._printed = True
+            self._changed.notify()
+
+    def update(self, activity: str) -> None:
+        """
+        Change the text of the activity that is printed next.
+
+        :param activity: what is being done, and its progress.
+        """
+        self._activity = activity  # a single assignment, so no lock in the loops that call this
+
+    def _repeat(self) -> None:
+        with self._changed:
+            while not self._ended:
+                self._printed = False
+                self._changed.wait(self._silence_s)
+                if not (self._printed or self._ended):
+                    self._print(f'{self._activity} ({time.monotonic() - self._began_s:.0f} s)')
+
+    def _print(self, text: str) -> None:
+        with contextlib.suppress(OSError, ValueError):  # the output is closed
+            print(f'{self._command}: {text}', file=self._file or sys.stderr, flush=True)
 
 
-def _size_anomaly(before: tuple[int, int] | None, now: tuple[int, int]) -> StampAnomaly | None:
-    if before is None or before == now:
-        return None
-    text = f'images change from {before[1]}x{before[0]} to {now[1]}x{now[0]} pixels'
-    return StampAnomaly(text, 'the masks change, too', restarts=True)
+_LOGGER: Final = logging.getLogger('surgseg_ros')
+_CHANGING: Final = threading.Lock()
 
 
-def _stamp_anomaly(before_ns: int | None, now_ns: int, elapsed_ns: int) -> StampAnomaly | None:
-    if now_ns == 0:
-        remedy = 'let the camera driver set header.stamp'
-        return StampAnomaly('the stamp is zero', remedy, code=ReasonCode.STAMP_ZERO)
-    if before_ns is None:
-        return None
-    if now_ns == before_ns:
-        text = f'two images have the same stamp {now_ns} ns'
-        return StampAnomaly(text, 'check the camera driver', code=ReasonCode.STAMP_REPEATED)
-    remedy = 'expected if a bag or a simulation starts again, else look for a second publisher'
-    # A restart does not affect the image itself.
-    if now_ns < before_ns:
-        return StampAnomaly(
-            f'stamps go back from {before_ns} to {now_ns} ns', remedy, restarts=True
-        )
-    if before_ns and now_ns - before_ns > elapsed_ns + _JUMP_NS:
-        text = f'stamps jump ahead from {before_ns} to {now_ns} ns'
-        return StampAnomaly(
-            text, remedy + ', or set the clock before the camera starts', restarts=True
-        )
-    return None
+class _Reports(logging.Handler):
+    """Passes on the texts of records; see `reported`."""
+
+    def __init__(self, report: Callable[[int, str], object]) -> None:
+        super().__init__()
+        self._report = report
+        self.level_before = logging.NOTSET
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if _reports()[-1:] == [self]:
+            self._report(record.levelno, record.getMessage())
+
+
+def _reports() -> list[_Reports]:
+    return [handler for handler in _LOGGER.handlers if isinstance(handler, _Reports)]
+
+
+@contextlib.contextmanager
+def reported(report: Callable[[int, str], object]) -> Iterator[None]:
+    """
+    Pass on what this package logs in the block, from level info: long work and its warnings.
+
+    Without this, Python's logging prints warnings alone, on standard error. If several blocks
+    overlap, the one that was entered last gets the records: a node's log instead of the terminal.
+
+    :param report: called with level and text, by any thread.
+    :return: context manager.
+    """
+    handler = _Reports(report)
+    with _CHANGING:
+        others = _reports()
+        handler.level_before = others[0].level_before if others else _LOGGER.level
+        _LOGGER.addHandler(handler)
+        _LOGGER.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        with _CHANGING:  # blocks of several threads end in any order
+            _LOGGER.removeHandler(handler)
+            if not _reports():
+                _LOGGER.setLevel(handler.level_before)

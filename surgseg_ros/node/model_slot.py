@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 from surgseg_ros.core.errors import describe
 from surgseg_ros.core.model_folder import find_model, read_spec
 from surgseg_ros.core.processes import importing
-from surgseg_ros.core.progress import reported
 from surgseg_ros.core.reasons import Reason, ReasonCode
+from surgseg_ros.core.timing import reported
 from surgseg_ros.node.freshness import Generation
 from surgseg_ros.node.parameters import Settings
 from surgseg_ros.node.worker import Inference

@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 from surgseg_ros.core.errors import describe
+from surgseg_ros.core.gates import StampAnomaly
 from surgseg_ros.core.reasons import Reason, ReasonCode
 from surgseg_ros.core.results import Decision, FrameResult, InputFrame, without_instruments
-from surgseg_ros.core.timing import StampAnomaly, Stopwatch
+from surgseg_ros.core.timing import Stopwatch
 from surgseg_ros.messages.encodings import ImageError
 from surgseg_ros.messages.serialization import stamp_ns
 from surgseg_ros.node.freshness import (

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from surgseg_ros.core.progress import Progress, reported
+from surgseg_ros.core.timing import Progress, reported
 
 PATIENCE_S = 100.0
 

@@ -3,8 +3,8 @@
 
 import pytest
 
+from surgseg_ros.core.gates import StampMonitor
 from surgseg_ros.core.reasons import ReasonCode
-from surgseg_ros.core.timing import StampMonitor
 
 S = 10**9
 SIZE = (48, 80)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from surgseg_ros.bags.sources import BagError
 from surgseg_ros.core.model_folder import DEFAULT_MODEL
-from surgseg_ros.core.progress import Progress
+from surgseg_ros.core.timing import Progress
 from tools.demo.report import report, table, write_bag
 from tools.demo.session import (
     MARGIN,

@@ -35,9 +35,9 @@ from surgseg_ros.core.model_folder import (
     read_checked,
 )
 from surgseg_ros.core.processes import ignore_terminal_signals, register
-from surgseg_ros.core.progress import LONGEST_SILENCE_S
 from surgseg_ros.core.runtimes.exported import LibraryError, import_library
 from surgseg_ros.core.runtimes.selection import ONEDNN_LIMITS, has_instructions
+from surgseg_ros.core.timing import LONGEST_SILENCE_S
 
 _LOG: Final = logging.getLogger(__name__)
 

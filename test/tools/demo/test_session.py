@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from surgseg_ros.core.progress import Progress
+from surgseg_ros.core.timing import Progress
 from tools.demo import __main__ as demo
 from tools.demo.session import wait_for_quiet
 from tools.demo.source import Source
