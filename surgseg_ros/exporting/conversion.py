@@ -20,9 +20,9 @@ from surgseg_ros.core.errors import first_line, lacks_resources
 from surgseg_ros.core.fitting import prepare
 from surgseg_ros.core.model_folder import EXPORT_FILES, ModelSpec, read_model
 from surgseg_ros.core.runtimes import Runtime, TorchRuntime
+from surgseg_ros.core.runtimes.base import import_library
 from surgseg_ros.core.runtimes.conversion import OPENVINO_REMEDY, VERDICT_FILE
-from surgseg_ros.core.runtimes.exported import import_library
-from surgseg_ros.core.runtimes.openvino import OpenVinoRuntime
+from surgseg_ros.core.runtimes.exported import OpenVinoRuntime
 from surgseg_ros.core.runtimes.pytorch import load_network
 from surgseg_ros.core.self_test import draw
 from surgseg_ros.synthetic import Scene

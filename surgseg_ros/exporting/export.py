@@ -28,7 +28,7 @@ from surgseg_ros.core.model_folder import (
 )
 from surgseg_ros.core.postprocessing import drop_small_regions
 from surgseg_ros.core.runtimes import Runtime, TorchRuntime, load_runtime
-from surgseg_ros.core.runtimes.exported import import_library, read_export
+from surgseg_ros.core.runtimes.base import import_library, read_export
 from surgseg_ros.core.runtimes.pytorch import load_network
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.core.self_test import check_self_test, make_self_test

@@ -21,7 +21,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from surgseg_ros.core.files import check_folder, make_folder, remove_empty, write_whole, writing
 from surgseg_ros.core.model_folder import read_spec, write_model
 from surgseg_ros.core.runtimes import choose_device
-from surgseg_ros.core.runtimes.selection import has_instructions
+from surgseg_ros.core.runtimes.base import has_instructions
 from surgseg_ros.core.self_test import add_self_test
 from surgseg_ros.training.callbacks import (
     CHECKPOINT_FILE,

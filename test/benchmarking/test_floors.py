@@ -13,7 +13,7 @@ from surgseg_ros.benchmarking import floors
 from surgseg_ros.benchmarking.stages import STAGES
 from surgseg_ros.core.labels import CLASS_COUNT
 from surgseg_ros.core.model_folder import ModelSpec
-from surgseg_ros.core.runtimes.selection import has_instructions
+from surgseg_ros.core.runtimes.base import has_instructions
 
 SPEC = ModelSpec(
     name='tiny',

@@ -15,7 +15,7 @@ import torch
 from surgseg_ros.core import runtimes
 from surgseg_ros.core.cache import Entry
 from surgseg_ros.core.model_folder import ModelError, ModelSpec, read_spec
-from surgseg_ros.core.runtimes import conversion, openvino
+from surgseg_ros.core.runtimes import conversion, exported
 from surgseg_ros.core.runtimes.conversion import Conversion, ConversionError
 from surgseg_ros.core.segmenter import Segmenter
 
@@ -259,11 +259,11 @@ def test_uses_the_fastest_precision_if_requested(
         compiled.append((graph, precision))
         self.description = 'a test'  # type: ignore[attr-defined]
 
-    monkeypatch.setattr(openvino, 'available_precisions', lambda: ('f32', 'bf16', 'f16'))
+    monkeypatch.setattr(exported, 'available_precisions', lambda: ('f32', 'bf16', 'f16'))
     monkeypatch.setattr(
-        openvino, 'convert_once', lambda *_, **__: Conversion((b'a', b'b'), 'bf16')
+        exported, 'convert_once', lambda *_, **__: Conversion((b'a', b'b'), 'bf16')
     )
-    monkeypatch.setattr(openvino.OpenVinoRuntime, '__init__', init)
+    monkeypatch.setattr(exported.OpenVinoRuntime, '__init__', init)
     options = runtimes.Options('cpu', asked, quickest=quickest)
     runtimes.load_runtime(tiny_model, ModelSpec(name='any'), 'auto', options)
     assert compiled == [(b'a', expected)]
@@ -273,7 +273,7 @@ def test_uses_the_fastest_precision_if_requested(
 def test_rejects_a_precision_that_would_be_emulated(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch, runtime: str
 ) -> None:
-    monkeypatch.setattr(openvino, 'available_precisions', lambda: ('f32', 'f16'))
+    monkeypatch.setattr(exported, 'available_precisions', lambda: ('f32', 'f16'))
     with pytest.raises(ValueError, match=r"'bf16', for which this .* 'auto', or to f32 or f16"):
         Segmenter.load(tiny_model, 'cpu', runtime, precision='bf16')
     with pytest.raises(ModelError, match=r'surgseg_ros export .* --precision int8'):

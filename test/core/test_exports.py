@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from surgseg_ros.core.model_folder import ModelError, ModelSpec, read_spec, write_model
-from surgseg_ros.core.runtimes.exported import import_library, one_by_one, read_export
+from surgseg_ros.core.runtimes.base import import_library, one_by_one, read_export
 
 CONTENTS = {'openvino.xml': b'<net/>', 'openvino.bin': b'\1\2\3'}
 DIGESTS = {name: hashlib.sha256(content).hexdigest() for name, content in CONTENTS.items()}

@@ -10,10 +10,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from surgseg_ros.core.runtimes import openvino, selection
+from surgseg_ros.core.runtimes import base, exported
 
 ASK = (
-    'from surgseg_ros.core.runtimes import selection as i; print(i.instruction_set()); '
+    'from surgseg_ros.core.runtimes import base as i; print(i.instruction_set()); '
     'print(i.has_instructions("bf16"), i.has_instructions("f32"), i.is_limited())'
 )
 
@@ -40,19 +40,19 @@ def test_both_libraries_are_reported_with_the_limits_of_the_environment() -> Non
 
 
 def test_reports_a_library_that_gives_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    selection._onednn_isa.cache_clear()
-    monkeypatch.setattr(selection, '_ASK_ONEDNN', 'print("nothing of use")')
-    assert selection.instruction_set().endswith('oneDNN does not name its own')
-    selection._onednn_isa.cache_clear()
-    monkeypatch.setattr(selection, '_ASK_ONEDNN', 'import time; time.sleep(1000)')
-    monkeypatch.setattr(selection, '_ANSWER_S', 0.2)
-    assert 'did not answer' in selection.instruction_set()
-    selection._onednn_isa.cache_clear()
+    base._onednn_isa.cache_clear()
+    monkeypatch.setattr(base, '_ASK_ONEDNN', 'print("nothing of use")')
+    assert base.instruction_set().endswith('oneDNN does not name its own')
+    base._onednn_isa.cache_clear()
+    monkeypatch.setattr(base, '_ASK_ONEDNN', 'import time; time.sleep(1000)')
+    monkeypatch.setattr(base, '_ANSWER_S', 0.2)
+    assert 'did not answer' in base.instruction_set()
+    base._onednn_isa.cache_clear()
 
 
 def test_a_torch_without_onednn_has_only_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, 'ops', SimpleNamespace(mkldnn=SimpleNamespace()))
-    found = [name for name in ('f32', 'bf16', 'f16') if selection.has_instructions(name)]
+    found = [name for name in ('f32', 'bf16', 'f16') if base.has_instructions(name)]
     assert found == ['f32']
 
 
@@ -66,11 +66,11 @@ def test_bfloat16_that_onednn_emulates_with_avx512_does_not_count(
     reports = SimpleNamespace(_is_mkldnn_bf16_supported=lambda: True)
     monkeypatch.setattr(torch, 'ops', SimpleNamespace(mkldnn=reports))
     monkeypatch.setattr(platform, 'machine', lambda: machine)
-    assert selection.has_instructions('bf16') is expected
+    assert base.has_instructions('bf16') is expected
     monkeypatch.setattr(torch.cpu, '_is_avx512_bf16_supported', lambda: True)
-    assert selection.has_instructions('bf16')
+    assert base.has_instructions('bf16')
     monkeypatch.delattr(torch.cpu, '_is_avx512_bf16_supported')
-    assert selection.has_instructions('bf16')
+    assert base.has_instructions('bf16')
 
 
 @pytest.mark.parametrize('precision', ['bf16', 'int8'])
@@ -83,6 +83,6 @@ def test_openvino_is_not_given_a_precision_that_its_onednn_may_not_use(
     """Without a limit OpenVINO decides: it uses float32 if the processor lacks bfloat16."""
     monkeypatch.delenv('DNNL_MAX_CPU_ISA', raising=False)
     monkeypatch.setenv('ONEDNN_MAX_CPU_ISA', limit)
-    monkeypatch.setattr(openvino, 'has_instructions', lambda name: bf16)
-    assert openvino._precision_hint(precision) == hint
-    assert openvino._precision_hint('f32') == 'f32'
+    monkeypatch.setattr(exported, 'has_instructions', lambda name: bf16)
+    assert exported._precision_hint(precision) == hint
+    assert exported._precision_hint('f32') == 'f32'

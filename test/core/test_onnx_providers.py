@@ -16,7 +16,8 @@ from surgseg_ros.core import segmenter as module
 from surgseg_ros.core.labels import CLASS_COUNT
 from surgseg_ros.core.model_folder import ModelSpec, read_spec
 from surgseg_ros.core.runtimes import AUTO, Options, TorchRuntime, exported, load_runtime
-from surgseg_ros.core.runtimes.exported import LibraryError, OnnxRuntime
+from surgseg_ros.core.runtimes.base import LibraryError
+from surgseg_ros.core.runtimes.exported import OnnxRuntime
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.core.self_test import add_self_test
 

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from surgseg_ros.core.model_folder import ModelError, ModelSpec, read_spec, read_weights
 from surgseg_ros.core.runtimes import Options, TorchRuntime, load_runtime, pytorch
-from surgseg_ros.core.runtimes.exported import read_export
-from surgseg_ros.core.runtimes.selection import has_instructions
+from surgseg_ros.core.runtimes.base import has_instructions, read_export
 
 FITTED = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 64, 96, 3), np.uint8))
 

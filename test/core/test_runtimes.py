@@ -9,7 +9,7 @@ from surgseg_ros.core.model_folder import ModelError, ModelSpec
 from surgseg_ros.core.parameters import RUNTIME_NAMES
 from surgseg_ros.core.parameters import TORCH_PRECISIONS as PRECISION_NAMES
 from surgseg_ros.core.runtimes import AUTO, RUNTIMES, choose_device
-from surgseg_ros.core.runtimes.selection import TORCH_PRECISIONS
+from surgseg_ros.core.runtimes.base import TORCH_PRECISIONS
 from surgseg_ros.core.segmenter import Segmenter
 
 EXPORTS = {

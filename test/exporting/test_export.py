@@ -23,7 +23,7 @@ from surgseg_ros.core.model_folder import (
     read_spec,
     write_model,
 )
-from surgseg_ros.core.runtimes import openvino as openvino_runtime
+from surgseg_ros.core.runtimes import exported as exported_runtimes
 from surgseg_ros.core.runtimes.pytorch import SegmentationNetwork
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.exporting import export as exporting
@@ -170,7 +170,7 @@ def test_logits_are_not_copied_and_batches_are_run_at_once(exported):
 
 def test_openvino_uses_as_many_threads_as_torch(exported, monkeypatch):
     seen = {}
-    real = openvino_runtime.openvino_core()
+    real = exported_runtimes.openvino_core()
 
     class Core:
         read_model = real.read_model
@@ -179,7 +179,7 @@ def test_openvino_uses_as_many_threads_as_torch(exported, monkeypatch):
             seen.update(settings)
             return real.compile_model(model, device, settings)
 
-    monkeypatch.setattr(openvino_runtime, 'openvino_core', Core)
+    monkeypatch.setattr(exported_runtimes, 'openvino_core', Core)
     monkeypatch.setattr(torch, 'get_num_threads', lambda: 3)
     Segmenter.load(exported, 'cpu', 'openvino')
     assert seen['INFERENCE_NUM_THREADS'] == 3

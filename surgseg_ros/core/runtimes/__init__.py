@@ -9,11 +9,17 @@ from typing import Final
 
 from surgseg_ros.core.errors import first_line
 from surgseg_ros.core.model_folder import ModelSpec
+from surgseg_ros.core.runtimes.base import (
+    AUTO,
+    CHOICES,
+    LibraryError,
+    Options,
+    Runtime,
+    choose_device,
+)
 from surgseg_ros.core.runtimes.conversion import ConversionError
-from surgseg_ros.core.runtimes.exported import LibraryError, OnnxRuntime, has_tensorrt
-from surgseg_ros.core.runtimes.openvino import OpenVinoRuntime
+from surgseg_ros.core.runtimes.exported import OnnxRuntime, OpenVinoRuntime, has_tensorrt
 from surgseg_ros.core.runtimes.pytorch import TorchRuntime
-from surgseg_ros.core.runtimes.selection import AUTO, CHOICES, Options, Runtime, choose_device
 
 __all__ = [
     'AUTO',

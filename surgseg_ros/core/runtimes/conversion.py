@@ -35,8 +35,12 @@ from surgseg_ros.core.model_folder import (
     read_checked,
 )
 from surgseg_ros.core.processes import ignore_terminal_signals, register
-from surgseg_ros.core.runtimes.exported import LibraryError, import_library
-from surgseg_ros.core.runtimes.selection import ONEDNN_LIMITS, has_instructions
+from surgseg_ros.core.runtimes.base import (
+    ONEDNN_LIMITS,
+    LibraryError,
+    has_instructions,
+    import_library,
+)
 from surgseg_ros.core.timing import LONGEST_SILENCE_S
 
 _LOG: Final = logging.getLogger(__name__)
@@ -61,9 +65,8 @@ _OF_THE_NETWORK: Final = (
 """Fields of a ModelSpec on which the graph or the images of the comparison depend."""
 
 _SOURCES: Final = (
-    *('core/fitting.py', 'core/self_test.py', 'core/runtimes/exported.py'),
-    *('core/runtimes/openvino.py', 'core/runtimes/pytorch.py', 'core/runtimes/selection.py'),
-    'exporting/conversion.py',
+    *('core/fitting.py', 'core/self_test.py', 'core/runtimes/base.py'),
+    *('core/runtimes/exported.py', 'core/runtimes/pytorch.py', 'exporting/conversion.py'),
 )
 """
 The package's files on which they depend, and all of `synthetic`: a checkout changes without a new

@@ -1,10 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads and checks exported networks, and runs those for `onnxruntime`."""
+"""The runtimes of exports: ONNX Runtime, and OpenVINO, which also converts weights."""
 
-import importlib
-import os
-import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from ctypes.util import find_library
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,77 +13,25 @@ from torch import Tensor
 
 from surgseg_ros.core.cache import user_cache
 from surgseg_ros.core.labels import CLASS_COUNT
-from surgseg_ros.core.model_folder import EXPORT_FILES, ModelError, ModelSpec, read_checked
-from surgseg_ros.core.runtimes.selection import AUTO, Options, choose_device
-
-
-class LibraryError(ValueError):
-    """An optional library that cannot be imported, or cannot run the model on this machine."""
-
-
-def read_export(
-    folder: Path, spec: ModelSpec, backend: str, precision: str = AUTO
-) -> tuple[str, list[bytes]]:
-    """
-    Read an export, and check its files against their hashes in model.json.
-
-    :param folder: the model folder.
-    :param spec: its specification.
-    :param backend: a key of EXPORT_FILES.
-    :param precision: required precision of the export, or `auto` for any.
-    :return: one of PRECISIONS, and the content of the files in the order of EXPORT_FILES.
-    :raises ModelError: if the folder has no such export, or one of another precision, or a file
-        is missing or changed.
-    """
-    if backend not in spec.exports:
-        raise ModelError(
-            f'{folder}: the model has no export for {backend}; make one: surgseg_ros export '
-            f'--model {folder} --backend {backend} --precision '
-            f'{"f32" if precision == AUTO else precision} --output NEW_FOLDER'
-        )
-    export = spec.exports[backend]
-    if precision not in (AUTO, export['precision']):
-        raise ModelError(
-            f'{folder}: precision is {precision!r}, but the export for {backend} is '
-            f"{export['precision']}: set precision to 'auto', or export again"
-        )
-    contents = [
-        read_checked(Path(folder) / name, export['files'][name]) for name in EXPORT_FILES[backend]
-    ]
-    return export['precision'], contents
-
-
-def import_library(name: str, remedy: str) -> Any:
-    """
-    Import an optional library.
-
-    :param name: name of the module.
-    :param remedy: what to do if it is not installed.
-    :return: the module.
-    :raises LibraryError: if it cannot be imported.
-    """
-    # Disable telemetry, which is on by default: of OpenVINO and NNCF in a separate module, of
-    # ONNX Runtime from 1.29 on in a thread, with hashes of the model.
-    os.environ['ORT_DISABLE_TELEMETRY'] = '1'
-    sys.modules.setdefault('openvino_telemetry', None)  # type: ignore[arg-type]
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise LibraryError(f'{name} cannot be imported ({error}): {remedy}') from error
-
-
-def one_by_one(run: Callable[[Tensor], Tensor], fitted: Tensor) -> Tensor:
-    """
-    Run a network that takes a single image on a batch.
-
-    :param run: maps (1, h, w, 3) to logits, whose memory it may reuse.
-    :param fitted: (N, h, w, 3).
-    :return: (N, CLASS_COUNT, h, w) logits; for one image, those of `run` without a copy.
-    """
-    if len(fitted) == 1:
-        return run(fitted)
-    return torch.cat([run(image[None]).clone() for image in fitted])
-
+from surgseg_ros.core.model_folder import ModelError, ModelSpec
+from surgseg_ros.core.runtimes.base import (
+    AUTO,
+    LibraryError,
+    Options,
+    choose_device,
+    has_instructions,
+    import_library,
+    is_limited,
+    one_by_one,
+    read_export,
+)
+from surgseg_ros.core.runtimes.conversion import (
+    OPENVINO_REMEDY,
+    ConversionError,
+    available_precisions,
+    convert_once,
+    openvino_core,
+)
 
 _INSIDE: Final[Mapping[str, Mapping[int, str]]] = {
     'model': {7: 'graph', 20: 'training', 25: 'function'},
@@ -298,3 +243,139 @@ def _engine_cache() -> Path:
     folder = user_cache()
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+_PRECISION_HINTS: Final = {'f32': 'f32', 'bf16': 'bf16', 'f16': 'f16', 'int8': 'bf16'}
+"""Precision hint by precision; a CPU without bfloat16 computes an export in float32."""
+
+
+def _precision_hint(precision: str) -> str:
+    """
+    Choose the precision hint of OpenVINO.
+
+    OpenVINO queries the processor for bfloat16, but its oneDNN obeys ONEDNN_MAX_CPU_ISA. If that
+    disables bfloat16, a network either fails to compile or returns NaN.
+    """
+    if is_limited() and not has_instructions('bf16'):
+        return 'f32'
+    return _PRECISION_HINTS[precision]
+
+
+def _compile(core: Any, graph: bytes, weights: bytes, precision: str) -> Any:
+    settings = {
+        'PERFORMANCE_HINT': 'LATENCY',
+        'NUM_STREAMS': 1,
+        'INFERENCE_NUM_THREADS': torch.get_num_threads(),
+        'INFERENCE_PRECISION_HINT': _precision_hint(precision),
+        # Otherwise, two nodes would be pinned to the same cores.
+        'ENABLE_CPU_PINNING': False,
+    }
+    return core.compile_model(core.read_model(graph, weights), 'CPU', settings)
+
+
+def _check_precision(folder: Path, spec: ModelSpec, precision: str) -> None:
+    """Reject a precision that has no export, and one that the processor lacks."""
+    if precision == 'int8':
+        read_export(folder, spec, 'openvino', precision)  # its error names the command
+    available = available_precisions()
+    if precision not in (AUTO, *available):
+        raise ValueError(
+            f'precision is {precision!r}, for which this processor has no instructions: set '
+            f"precision to 'auto', or to {' or '.join(available)}"
+        )
+
+
+class OpenVinoRuntime:
+    """OpenVINO, compiled for this CPU when it is created, with as many threads as torch has."""
+
+    def __init__(
+        self, spec: ModelSpec, graph: bytes, weights: bytes, precision: str, origin: str = ''
+    ) -> None:
+        """
+        Compile a graph.
+
+        :param spec: the model folder's specification.
+        :param graph: the content of openvino.xml.
+        :param weights: the content of openvino.bin.
+        :param precision: a key of TORCH_PRECISIONS, or `int8` for a graph that has it.
+        :param origin: source of the graph, appended to the description.
+        :raises ModelError: if the graph cannot be used.
+        :raises ValueError: if openvino is not installed.
+        """
+        # OpenVINO would also accept ONNX and other formats, and open files that they reference.
+        if not graph.lstrip().startswith((b'<?xml', b'<net')) or b'<!' in graph:
+            raise ModelError(
+                'OpenVINO cannot read the export: openvino.xml is not XML of OpenVINO; export the '
+                'model again'
+            )
+        self._openvino = import_library('openvino', OPENVINO_REMEDY)
+        self.device = torch.device('cpu')
+        self.max_batch_size = 1
+        try:
+            compiled = _compile(openvino_core(), graph, weights, precision)
+            shapes = [tuple(port.shape) for port in compiled.inputs]
+        except RuntimeError as error:
+            raise ModelError(f'OpenVINO cannot read the export: {error}') from error
+        if shapes != [(1, *spec.input_size, 3)]:
+            raise ModelError(
+                f'the OpenVINO export takes {shapes}, expected (1, *input_size, 3) with '
+                f'input_size {spec.input_size}: export the model again'
+            )
+        self._request = compiled.create_infer_request()
+        computed: str = compiled.get_property('INFERENCE_PRECISION_HINT').to_string()
+        self.precision = 'int8' if precision == 'int8' else computed
+        parts = f'int8 and {computed}' if precision == 'int8' else computed
+        self.description = f'openvino {parts} on CPU{origin}'
+
+    @classmethod
+    def load(cls, folder: Path, spec: ModelSpec, options: Options) -> 'OpenVinoRuntime':
+        """
+        Read and compile the export of a model folder, or convert its weights if it has none.
+
+        :param folder: the model folder.
+        :param spec: its specification.
+        :param options: device and precision; for an export, `auto` or the precision that it has.
+        :return: the runtime.
+        :raises ModelError: if the folder cannot be used, or its network cannot be converted.
+        :raises ValueError: if the device is another one or lacks the precision, or openvino is
+            not installed.
+        """
+        if options.device not in ('auto', 'cpu'):
+            raise ValueError(
+                f'device is {options.device!r}, but the runtime openvino supports only the CPU: '
+                "set device to 'cpu', or runtime to 'auto'"
+            )
+        if 'openvino' in spec.exports:
+            precision, files = read_export(folder, spec, 'openvino', options.precision)
+            return cls._exported(folder, spec, files, precision)
+        _check_precision(folder, spec, options.precision)
+        chooses, precision = options.precision == AUTO, options.precision
+        made = convert_once(folder, spec, quickest=chooses and options.quickest)
+        if chooses:
+            precision = made.quickest if options.quickest else 'f32'
+        try:
+            return cls(
+                spec, made.files[0], made.files[1], precision, ', converted from the weights'
+            )
+        except ModelError as error:
+            raise ConversionError(f'OpenVINO cannot run the converted network: {error}') from error
+
+    @classmethod
+    def _exported(
+        cls, folder: Path, spec: ModelSpec, files: Sequence[bytes], precision: str
+    ) -> 'OpenVinoRuntime':
+        """Compile an export; errors name the folder."""
+        try:
+            return cls(spec, files[0], files[1], precision)
+        except ModelError as error:
+            raise ModelError(f'{folder}: {error}') from error
+
+    def __call__(self, fitted: Tensor) -> Tensor:
+        """Compute the logits; see Runtime."""
+        return one_by_one(self._run, fitted)
+
+    def _run(self, fitted: Tensor) -> Tensor:
+        array = fitted.contiguous().numpy()
+        self._request.set_input_tensor(self._openvino.Tensor(array, shared_memory=True))
+        self._request.infer()
+        return torch.from_numpy(self._request.get_output_tensor().data)

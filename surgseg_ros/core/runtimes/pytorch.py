@@ -19,8 +19,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from surgseg_ros.core.labels import CLASS_COUNT
 from surgseg_ros.core.model_folder import ModelError, ModelSpec, read_weights
+from surgseg_ros.core.runtimes.base import AUTO, TORCH_PRECISIONS, Options, choose_device
 from surgseg_ros.core.runtimes.graphs import Graphs
-from surgseg_ros.core.runtimes.selection import AUTO, TORCH_PRECISIONS, Options, choose_device
 
 _FIXED_OPTIONS: Final = {
     'self',
