@@ -21,7 +21,7 @@ from surgseg_ros.synthetic.truth import Place, Truth
 Image = NDArray[np.uint8]
 Points = NDArray[np.float64]
 Shade = Callable[[FloatImage, FloatImage, FloatImage], FloatImage]
-"""Computes (N, 3) colours from (along, across, facing), each (N,): distance along the curve in
+"""Computes (3, N) colours from (along, across, facing), each (N,): distance along the curve in
 units, position across from -1 to 1, and direction of the curve as an angle in radians."""
 
 
@@ -218,32 +218,33 @@ def ribbon(
         return None
     left, top, right, bottom = box
     centres = centres - (left, top)
-    rows, columns, segments = _near(centres, halves, (bottom - top, right - left))
-    if not len(rows):
+    size = (bottom - top, right - left)
+    pixels, segments = _near(centres, halves, size)
+    if not len(pixels):
         return None
+    rows, columns = np.divmod(pixels, size[1])
     at = columns.astype(np.float32), rows.astype(np.float32)
     along, offset, gap, facing = _project(centres, halves, at, segments, flat)
     coverage = np.clip(0.5 - gap, 0, 1)
-    along /= view.height
-    colours = np.clip(shade(along, offset, facing), 0, 255)
-    rgba = np.zeros((bottom - top, right - left, 4), np.uint8)
-    rgba[rows, columns, :3] = np.rint(colours * coverage[:, None])
-    rgba[rows, columns, 3] = np.rint(coverage * 255)
-    return Patch(left, top, rgba, label)
+    colours = np.clip(shade(along / view.height, offset, facing), 0, 255)
+    planes = np.rint(np.vstack([colours * coverage, coverage * 255])).astype(np.uint8)
+    rgba = np.zeros(size, np.uint32)  # the four bytes of a pixel at once
+    rgba.reshape(-1)[pixels] = np.ascontiguousarray(planes.T).view(np.uint32)[:, 0]
+    return Patch(left, top, rgba.view(np.uint8).reshape(*size, 4), label)
 
 
 def _near(
     centres: Points, halves: Points, size: tuple[int, int]
-) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
-    """Find the pixels near the curve, and for each the last segment that passes it."""
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Find the pixels near the curve, as flat indices, and the last segment that passes each."""
     nearest = np.zeros(size, np.uint16)
     fixed = np.rint(centres * 16).astype(int)
     for i in range(len(centres) - 1):
         thickness = math.ceil(2 * max(halves[i], halves[i + 1])) + 3
         ends = (tuple(map(int, fixed[i])), tuple(map(int, fixed[i + 1])))
         cv2.line(nearest, *ends, (i + 1,), thickness, cv2.LINE_8, 4)
-    rows, columns = np.nonzero(nearest)
-    return rows, columns, nearest[rows, columns].astype(np.intp) - 1
+    pixels = np.flatnonzero(nearest > 0)
+    return pixels, nearest.reshape(-1)[pixels].astype(np.intp) - 1
 
 
 def _project(

@@ -55,18 +55,18 @@ def rod(rng: Generator, gloss: Gloss, rings: Sequence[tuple[float, float, float]
     )
     grain = np.asarray(fine[0], np.float32) * gloss.grain
     waves = rng.uniform(5, 14, 2).astype(np.float32)
-    base = np.asarray(gloss.base, np.float32)
+    base = np.asarray(gloss.base, np.float32)[:, None]
 
     def shade(along: FloatImage, across: FloatImage, facing: FloatImage) -> FloatImage:
         depth = np.sqrt(np.maximum(0, 1 - across * across))
         light = gloss.edge + (1 - gloss.edge) * depth
         if gloss.grain:
-            lane = (across * 230 + 256 + 9 * np.sin(along * waves[0])).astype(int) % 512
+            lane = (across * 230 + 256 + 9 * np.sin(along * waves[0])).astype(int) & 511
             light = light * (1 + grain[lane] * (0.6 + 0.4 * np.sin(along * waves[1] + across * 5)))
         for start, stop, factor in rings:
             light = np.where((along >= start) & (along < stop), light * factor, light)
         glint = np.exp(-gloss.sharp * (across - gloss.side) ** 2) * gloss.shine
-        return np.asarray(light[:, None] * base + (glint * light)[:, None], np.float32)
+        return np.asarray(light * base + glint * light, np.float32)
 
     return shade
 

@@ -117,11 +117,11 @@ class Catheter:
 
         def shade(along: FloatImage, across: FloatImage, facing: FloatImage) -> FloatImage:
             colours = self._body(along, across, facing)
-            colours[np.abs(across - self._line) < 0.1] *= np.float32(0.55)
+            colours[:, np.abs(across - self._line) < 0.1] *= np.float32(0.55)
             if not self._hole:
                 return colours
             hole = np.hypot((along - 1.6 * half) / half, (across - 0.25) * 1.7) < 0.55
-            colours[hole] = (70, 34, 22)
+            colours[:, hole] = [[70], [34], [22]]
             return colours
 
         curve = self._curve(time_s)

@@ -109,7 +109,7 @@ class Needle:
         def shade(along: FloatImage, across: FloatImage, facing: FloatImage) -> FloatImage:
             light = 165 + 45 * np.sin(3 * facing + 1) - 75 * np.abs(across + 0.2)
             light += 90 * np.exp(-9 * (across + 0.25) ** 2)
-            return np.asarray(light[:, None] * np.array([0.97, 1.0, 1.04]), np.float32)
+            return np.asarray(light * np.array([[0.97], [1.0], [1.04]]), np.float32)
 
         halves = np.full(len(self._arc), self._half)
         halves[-5:] *= (1, 0.9, 0.8, 0.65, _SHARP)
@@ -177,13 +177,13 @@ class Thread:
 
     def draw(self, time_s: float) -> list[Patch]:
         """Return the thread, in two pieces where it runs through tissue."""
-        base = np.array(self._colour, np.float32)
+        base = np.array(self._colour, np.float32)[:, None]
 
         def shade(along: FloatImage, across: FloatImage, facing: FloatImage) -> FloatImage:
             twist = 1 + 0.16 * np.sin(along * 380 + 2.5 * across)
             light = (1.08 - 0.5 * across**2) * twist
             gloss = 55 * np.exp(-6 * (across + 0.2) ** 2)
-            return np.asarray(light[:, None] * base + gloss[:, None], np.float32)
+            return np.asarray(light * base + gloss, np.float32)
 
         curve = self._curve(time_s)
         pieces = [curve]

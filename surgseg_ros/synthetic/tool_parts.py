@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 import cv2
 import numpy as np
 from numpy.random import Generator
+from numpy.typing import NDArray
 
 from surgseg_ros.core import labels
 from surgseg_ros.synthetic.drawing import Patch, Points, Shade, Sprite, View, outline, ribbon
@@ -19,7 +20,7 @@ from surgseg_ros.synthetic.noise import FloatImage, fractal_noise, step
 from surgseg_ros.synthetic.truth import Place
 
 _MAP_SIZE: Final = (64, 512)
-"""Rows across and columns along of the maps of stains and letters on a shaft."""
+"""Rows across and columns along of the maps of stains and letters on a shaft: powers of 2."""
 
 _MAP_UNITS: Final = 2.0
 """Length of the shaft that the maps cover before they repeat, in units."""
@@ -63,19 +64,25 @@ def shaft_shade(rng: Generator, width: float, colour: Colour) -> Shade:
     letters = _letters(rng, width, level) if rng.random() < 0.3 else None
 
     def shade(along: FloatImage, across: FloatImage, facing: FloatImage) -> FloatImage:
-        row = ((across + 1) / 2 * (_MAP_SIZE[0] - 1)).astype(int)
-        column = (along * (_MAP_SIZE[1] / _MAP_UNITS)).astype(int) % _MAP_SIZE[1]
+        on_map = _on_map(along, across)
         colours = body(along, across, facing)
         if letters is not None:
-            colours = colours * letters[row, column][:, None]
+            colours = colours * letters.reshape(-1)[on_map]
         mirrored = red * np.exp(-3 * (across - lane) ** 2)
-        colours *= np.stack([1 + 0.3 * mirrored, 1 - mirrored, 1 - mirrored], axis=1)
+        colours *= np.stack([1 + 0.3 * mirrored, 1 - mirrored, 1 - mirrored])
         light = np.clip(1 + slope * along, 0.15, 2.0)
-        share = stains[row, column][:, None]
-        colours = colours * (1 - share) + share * np.array(BLOOD, np.float32)
-        return np.asarray(colours * light[:, None], np.float32)
+        share = stains.reshape(-1)[on_map]
+        colours = colours * (1 - share) + share * np.array(BLOOD, np.float32)[:, None]
+        return np.asarray(colours * light, np.float32)
 
     return shade
+
+
+def _on_map(along: FloatImage, across: FloatImage) -> NDArray[np.intp]:
+    """Find the flat indices of positions on a shaft in its map, which repeats along it."""
+    row = ((across + 1) / 2 * (_MAP_SIZE[0] - 1)).astype(np.intp)
+    column = (along * (_MAP_SIZE[1] / _MAP_UNITS)).astype(np.intp) & (_MAP_SIZE[1] - 1)
+    return np.asarray(row * _MAP_SIZE[1] + column)
 
 
 def _rings(rng: Generator, width: float) -> list[tuple[float, float, float]]:
@@ -189,11 +196,10 @@ class TipCover:
         curve = (1 - at) ** 2 * joints[0] + 2 * at * (1 - at) * joints[1] + at**2 * joints[2]
 
         def shade(along: FloatImage, across: FloatImage, facing: FloatImage) -> FloatImage:
-            row = ((across + 1) / 2 * (_MAP_SIZE[0] - 1)).astype(int)
-            column = (along * (_MAP_SIZE[1] / _MAP_UNITS)).astype(int) % _MAP_SIZE[1]
-            share = self._stains[row, column][:, None]
+            share = self._stains.reshape(-1)[_on_map(along, across)]
             colours = self._body(along, across, facing)
-            return np.asarray(colours * (1 - share) + share * np.array(BLOOD), np.float32)
+            blood = share * np.array(BLOOD)[:, None]
+            return np.asarray(colours * (1 - share) + blood, np.float32)
 
         return ribbon(view, curve, self._halves, shade, labels.SHAFT)
 

@@ -308,7 +308,7 @@ class Suction:
             shift = np.where(row % 2 == 0, -0.42, 0.42)
             gap = np.hypot((place - row) * pitch / half, across - shift)
             hole = (gap < 0.34) & (row >= 0) & (row < count)
-            return np.asarray(np.where(hole[:, None], (26, 12, 14), colours), np.float32)
+            return np.asarray(np.where(hole, [[26], [12], [14]], colours), np.float32)
 
         self._shade = shade
         self.defocus = float(rng.uniform(0.002, 0.012)) if rng.random() < 0.3 else 0.0

@@ -33,7 +33,7 @@ def overlap(first, second):
 
 
 def white(along, across, facing):
-    return np.full((len(along), 3), 255, np.float32)
+    return np.full((3, len(along)), 255, np.float32)
 
 
 def test_a_frame_depends_only_on_seed_size_rate_and_index():

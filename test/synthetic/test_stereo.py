@@ -31,7 +31,7 @@ def test_the_first_view_equals_a_scene_without_stereo(seed):
 
 
 def white(along, across, facing):
-    return np.full((len(along), 3), 255, np.float32)
+    return np.full((3, len(along)), 255, np.float32)
 
 
 @pytest.mark.parametrize('angle', [0.3, math.pi / 2, 2.5])
