@@ -21,7 +21,7 @@ from surgseg_ros.core.keypoints import KeypointKind
 from surgseg_ros.core.segmentation import CAMERAS
 from surgseg_ros.core.stereo_calibration import CALIBRATION_FILE, CameraInfo, calibration_yaml
 from surgseg_ros.synthetic.drawing import Image, Item, Patch, Points, View
-from surgseg_ros.synthetic.noise import FloatImage, Wander, branch, still
+from surgseg_ros.synthetic.noise import FloatImage, Wander, branch, rgb, still
 from surgseg_ros.synthetic.truth import Place
 
 _GRID_ROWS = 24
@@ -186,8 +186,8 @@ def _noise_tile(rng: Generator, view: View, sigma: float) -> NDArray[np.int16]:
     """Create sensor noise, larger than the image, so that each frame uses another part of it."""
     size = (view.height + 64, view.width + 64, 3)
     noise = rng.standard_normal(size, dtype=np.float32)
-    grey = rng.standard_normal((*size[:2], 1), dtype=np.float32)
-    return np.asarray(np.rint(sigma * (0.6 * noise + 0.8 * grey)), np.int16)
+    grey = rng.standard_normal(size[:2], dtype=np.float32)
+    return np.asarray(np.rint(sigma * (0.6 * noise + 0.8 * rgb(grey))), np.int16)
 
 
 def _window(rng: Generator, view: View) -> Image | None:

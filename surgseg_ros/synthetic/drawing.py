@@ -226,7 +226,8 @@ def ribbon(
     at = columns.astype(np.float32), rows.astype(np.float32)
     along, offset, gap, facing = _project(centres, halves, at, segments, flat)
     coverage = np.clip(0.5 - gap, 0, 1)
-    colours = np.clip(shade(along / view.height, offset, facing), 0, 255)
+    along /= view.height
+    colours = np.clip(shade(along, offset, facing), 0, 255)
     planes = np.rint(np.vstack([colours * coverage, coverage * 255])).astype(np.uint8)
     rgba = np.zeros(size, np.uint32)  # the four bytes of a pixel at once
     rgba.reshape(-1)[pixels] = np.ascontiguousarray(planes.T).view(np.uint32)[:, 0]

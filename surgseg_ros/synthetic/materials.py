@@ -11,7 +11,14 @@ import numpy as np
 from numpy.random import Generator
 
 from surgseg_ros.synthetic.drawing import Points, Shade, Sprite
-from surgseg_ros.synthetic.noise import FloatImage, branch, fractal_noise, smooth_noise, step
+from surgseg_ros.synthetic.noise import (
+    FloatImage,
+    branch,
+    fractal_noise,
+    rgb,
+    smooth_noise,
+    step,
+)
 
 Colour = tuple[float, float, float]
 
@@ -190,9 +197,9 @@ class Relief:
         scratches = smooth_noise(branch(self.rng), area, self._pixels, (160, 22)) * rough
         maps = [(32 - 32 * slope / length + 32 * scratches) for slope in slopes]
         colour = cv2.remap(look, maps[0].astype(np.float32), maps[1].astype(np.float32), 1)
-        colour = colour * (self._tint * (1 + 2 * scratches))[..., None]
+        colour = colour * rgb(self._tint * (1 + 2 * scratches))
         stain = fractal_noise(self.rng, area, self._pixels, 18, 3)
-        share = step(stain, 2.2 - 3 * blood, 2.7 - 3 * blood)[..., None] * 0.7
+        share = rgb(step(stain, 2.2 - 3 * blood, 2.7 - 3 * blood)) * 0.7
         colour = colour * (1 - share) + share * np.array(BLOOD, np.float32)
         return self._sprite(np.asarray(np.clip(colour, 0, 255), np.float32), label)
 

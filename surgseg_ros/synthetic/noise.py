@@ -114,8 +114,24 @@ def mix(
     :param share: (H, W) float32, weight of the second.
     :return: (H, W, 3) float32.
     """
+    # Rows of numbers, since NumPy is slow where it repeats three values.
+    rows = first.reshape(len(first), -1)
     target = np.asarray(second, np.float32)
-    return np.asarray(first + (target - first) * share[..., None], np.float32)
+    target = target.reshape(len(first), -1) if target.ndim > 1 else np.tile(target, first.shape[1])
+    mixed = target - rows
+    mixed *= rgb(share).reshape(rows.shape)
+    mixed += rows
+    return mixed.reshape(first.shape)
+
+
+def rgb(plane: FloatImage) -> FloatImage:
+    """
+    Repeat a plane for each colour.
+
+    :param plane: (H, W) float32.
+    :return: (H, W, 3) float32.
+    """
+    return np.asarray(cv2.cvtColor(plane, cv2.COLOR_GRAY2RGB), np.float32)
 
 
 class Wander:

@@ -16,6 +16,7 @@ from surgseg_ros.synthetic.noise import (
     enlarge,
     fractal_noise,
     mix,
+    rgb,
     smooth_noise,
     step,
     still,
@@ -166,7 +167,7 @@ def _texture(rng: Generator, view: View) -> Image:
         height += np.float32(rng.uniform(0.0, 0.03)) * step(organ, edge - 0.1, edge + 0.5)
     colour, height = _organs(rng, extent, scale, colour, height)
     fibres = _fibres(rng, extent, scale)
-    colour *= (1 + np.float32(0.14 * rough * rng.uniform(0, 1)) * fibres)[..., None]
+    colour *= rgb(1 + np.float32(0.14 * rough * rng.uniform(0, 1)) * fibres)
     height += np.float32(0.0016 * rough * rng.uniform(0, 1)) * fibres
     fat = step(fractal_noise(rng, extent, scale, 1.8, 4), *_threshold(rng, -0.4, 2.4, 1.0))
     globules = fractal_noise(rng, extent, scale, 22, 2)
@@ -180,7 +181,7 @@ def _texture(rng: Generator, view: View) -> Image:
     colour = mix(colour, _BLOOD, pools * np.float32(0.85))
     if rng.random() < 0.4:  # a cavity that is not lit
         cavity = step(fractal_noise(rng, extent, scale, 1.3, 3), *_threshold(rng, -0.3, 1.2, 1.2))
-        colour *= (1 - cavity * np.float32(rng.uniform(0.4, 0.95)))[..., None]
+        colour *= rgb(1 - cavity * np.float32(rng.uniform(0.4, 0.95)))
     return _lit(rng, colour, height, pools, scale, rough)
 
 
@@ -237,9 +238,9 @@ def _fibres(rng: Generator, extent: tuple[float, float], scale: float) -> FloatI
     rows, columns = (round(side * scale) for side in extent)
     middle = rng.uniform(-1.0, 2.0, 2) * extent
     down, across = (
-        axis.astype(np.float32) / np.float32(scale) for axis in np.indices((rows, columns))
+        np.arange(side, dtype=np.float32) / np.float32(scale) for side in (rows, columns)
     )
-    down, across = down - np.float32(middle[0]), across - np.float32(middle[1])
+    down, across = down[:, None] - np.float32(middle[0]), across - np.float32(middle[1])
     radius = np.hypot(down, across)
     angle = np.arctan2(down, across) + np.float32(rng.uniform(-0.6, 0.6)) * radius
     tile = smooth_noise(branch(rng), (128, 512), 1.0, (0.25, 0.5))
@@ -343,8 +344,8 @@ def _lit(
     shade *= 1 - 0.42 * step(hollow, 0.0, 0.035)
     near = height - np.float32(np.median(height))
     shade *= np.exp(np.clip(near * np.float32(rng.uniform(0, 4)), -1.5, 0.7))  # to lamp and lens
-    lit = colour * shade[..., None]
-    lit[..., 1:] *= (1 - 0.25 * step(hollow, 0.0, 0.03))[..., None]  # a crease glows red
+    glow = 1 - 0.25 * step(hollow, 0.0, 0.03)  # a crease glows red
+    red, green, blue = (plane * shade for plane in cv2.split(colour))
     cells = float(rng.uniform(18, 70))
     bumps = np.float32(rng.uniform(0.08, 0.2) * min(1.0, 0.25 + rough))
     fine = [smooth_noise(branch(rng), extent, scale, (cells, cells)) * bumps for _ in '12']
@@ -356,5 +357,6 @@ def _lit(
     shine = np.exp(-away * np.float32(rng.uniform(25, 60))) * (0.15 + 0.85 * patchy)
     if rng.random() < 0.5:
         shine = np.maximum(shine, _film(rng, slopes, aim, scale))
-    full = np.concatenate([lit, 255 * shine[..., None]], axis=-1)
-    return np.asarray(np.rint(np.clip(full, 0, 255)), np.uint8)
+    planes = (red, green * glow, blue * glow, 255 * shine)
+    levels = [np.rint(np.clip(plane, 0, 255)).astype(np.uint8) for plane in planes]
+    return np.asarray(cv2.merge(levels), np.uint8)
