@@ -28,7 +28,7 @@ from surgseg_ros.core.instrument_files import (
     instruments_to_json,
 )
 from surgseg_ros.core.keypoints import KeypointKind
-from surgseg_ros.core.processes import ignore_terminal_signals, worker_pool
+from surgseg_ros.core.processes import ignore_terminal_signals, keep_freed, worker_pool
 from surgseg_ros.core.segmentation import CAMERAS
 from surgseg_ros.synthetic.camera import Camera, Depths, beyond_px, calibration_files, seen_by
 from surgseg_ros.synthetic.drawing import Canvas, Item, Patch, View, defocused, seen
@@ -54,7 +54,10 @@ _BYTES_PER_PIXEL: Final = 450
 """Memory that drawing a scene takes; measured from 500 to 2000 pixels a side."""
 
 _CHUNK: Final = 30
-_JPEG_QUALITY: Final = 92
+_JPEG: Final = [cv2.IMWRITE_JPEG_QUALITY, 92]
+_PNG: Final = [cv2.IMWRITE_PNG_COMPRESSION, 1]
+if hasattr(cv2, 'IMWRITE_PNG_FILTER'):  # not in early versions; OpenCV 5 tries all by default
+    _PNG.extend((cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP))
 
 
 @dataclass(frozen=True)
@@ -342,6 +345,7 @@ def _jobs(wanted: VideoSet, output: Path) -> Sequence[Job]:
 def _draw_alone(job: Job) -> int:
     """Draw in a worker process, with one thread, since the other workers use the other cores."""
     cv2.setNumThreads(1)
+    keep_freed()
     return _draw(job)
 
 
@@ -352,7 +356,8 @@ def _draw(job: Job) -> int:
     for index in job.indices:
         for camera, folder in enumerate(folders):
             frame = scene.frame(index, camera)
-            _write(folder / 'rgb' / f'{index:09d}{job.image_suffix}', frame.image[..., ::-1])
+            bgr = np.asarray(cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR), np.uint8)
+            _write(folder / 'rgb' / f'{index:09d}{job.image_suffix}', bgr)
             _write(folder / 'segmentation' / f'{index:09d}.png', frame.mask)
             if job.instruments:
                 _write(folder / INSTANCES_FOLDER / f'{index:09d}.png', frame.instances)
@@ -384,9 +389,7 @@ def _scene(
 
 def _write(path: Path, image: NDArray[np.uint8]) -> None:
     """Write an image atomically: a file of its name is always complete."""
-    settings = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
-    chosen = settings[:2] if path.suffix == '.png' else settings[2:]
-    _, encoded = cv2.imencode(path.suffix, image, chosen)
+    _, encoded = cv2.imencode(path.suffix, image, _PNG if path.suffix == '.png' else _JPEG)
     _replace(path, encoded.tobytes())
 
 
