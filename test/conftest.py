@@ -4,7 +4,7 @@
 import os
 import signal
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,17 @@ def pytest_testnodedown(node: Any) -> None:
     """Collect the processes that the tests of a worker left running."""
     found = getattr(node, 'workeroutput', {}).get(LEFT_RUNNING, [])
     node.config.stash.setdefault(LEFT_BY_WORKERS, []).extend(found)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Use one thread: for images this small several are slower, above all on a busy machine."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from verbs import verb
+from predicting import predict, write_images
 
 from surgseg_ros.cli.scores import run_evaluate
 from surgseg_ros.core.model_folder import read_model, write_model
@@ -17,31 +17,11 @@ from surgseg_ros.core.postprocessing import drop_small_regions
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.evaluation.frames import read_image_file
 
-main = verb('predict')
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def predict(model, source, output, *more):
-    words = ['--model', model, '--input', source, '--output', output, '--device', 'cpu', *more]
-    return main([str(word) for word in words])
+pytestmark = pytest.mark.usefixtures('one_thread')
 
 
 def masks(output):
     return sorted(str(path.relative_to(output)) for path in output.rglob('*.png'))
-
-
-def write_images(folder, *names):
-    folder.mkdir(parents=True)
-    for place, name in enumerate(names):
-        image = np.random.default_rng(place).integers(0, 256, (50, 70, 3), np.uint8)
-        cv2.imwrite(str(folder / name), image)
 
 
 def test_a_video_gets_one_mask_per_second_at_its_size(model, tmp_path, write_video):

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 from drawn_masks import SIZE, empty, tool
+from predicting import main, predict, write_images
 from verbs import verb
 
 from surgseg_ros.core.detections import instance_image
@@ -18,20 +19,6 @@ from surgseg_ros.core.segmentation import Circle, Field, Roi
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.evaluation.frames import read_image_file
 from surgseg_ros.evaluation.instrument_folders import read_frame
-
-main = verb('predict')
-
-
-def predict(model, source, output, *more):
-    words = ['--model', model, '--input', source, '--output', output, '--device', 'cpu', *more]
-    return main([str(word) for word in words])
-
-
-def write_images(folder, *names):
-    folder.mkdir(parents=True)
-    for place, name in enumerate(names):
-        image = np.random.default_rng(place).integers(0, 256, (50, 70, 3), np.uint8)
-        cv2.imwrite(str(folder / name), image)
 
 
 def read_video(output, name='video_case'):

@@ -28,13 +28,10 @@ from surgseg_ros.core.runtimes.pytorch import SegmentationNetwork
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.exporting import export as exporting
 
+pytestmark = pytest.mark.usefixtures('one_thread')
+
 main = verb('export')
 
-RUNTIMES = {'openvino': 'openvino', 'onnx': 'onnxruntime'}
-LIBRARIES = {
-    'openvino': ('openvino', 'nncf'),
-    'onnx': ('onnx', 'onnxscript', 'onnxruntime', 'nncf'),
-}
 SPEC = ModelSpec(
     name='tiny',
     encoder='resnet18',
@@ -49,17 +46,9 @@ sys.modules.setdefault('openvino_telemetry', None)
 
 
 def need(backend):
-    for name in LIBRARIES[backend]:
+    for name in (*exporting.BACKENDS[backend].libraries, 'nncf'):
         if importlib.util.find_spec(name) is None:
             pytest.skip(f'{name} is not installed here')
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def make_model(folder, lead):
@@ -134,7 +123,7 @@ def test_an_export_gives_the_results_of_the_original(
     assert weights.keys() == read_model(model)[1].keys()
 
     original = Segmenter.load(model, 'cpu', 'torch')
-    exported = Segmenter.load(output, 'auto', RUNTIMES[backend])
+    exported = Segmenter.load(output, 'auto', exporting.BACKENDS[backend].runtime)
     assert np.mean(exported.segment(IMAGE).mask == original.segment(IMAGE).mask) > 0.999
     fitted = fit(torch.from_numpy(IMAGE)[None], SPEC.input_size, SPEC.fit)
     with torch.inference_mode():

@@ -15,7 +15,7 @@ import pytest
 from surgseg_ros.core.model_folder import EXPORT_FILES, ModelSpec, write_model
 from surgseg_ros.core.runtimes import RUNTIMES
 from surgseg_ros.core.runtimes.pytorch import SegmentationNetwork
-from surgseg_ros.exporting.export import convert
+from surgseg_ros.exporting.export import BACKENDS, convert
 
 # The kernel kills the process if it creates a socket of IPv4 or IPv6: a filter of six instructions
 # on x86-64, where 41 is socket() and its first argument is at offset 16 of `seccomp_data`.
@@ -75,7 +75,7 @@ def run(script: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]
 @pytest.fixture(scope='module')
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a model folder with every export."""
-    for library in ('openvino', 'onnx', 'onnxscript', 'onnxruntime'):
+    for library in (name for backend in BACKENDS.values() for name in backend.libraries):
         if find_spec(library) is None:
             pytest.skip(f'{library} is not installed here')
     spec = ModelSpec(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A tiny model, and for each module a bench and the node's process."""
+"""A tiny model, a context of rclpy, and for each module a bench and the node's process."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import rclpy
 from bench import Bench
 from nodes import NodeInProcess, NodeProcess, write_tiny_model
 
@@ -15,6 +16,15 @@ from nodes import NodeInProcess, NodeProcess, write_tiny_model
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a model folder with random weights."""
     return write_tiny_model(tmp_path_factory.mktemp('model'))
+
+
+@pytest.fixture
+def context() -> Iterator[rclpy.Context]:
+    """Yield a context that is initialized without arguments."""
+    context = rclpy.Context()
+    rclpy.init(args=[], context=context)
+    yield context
+    rclpy.shutdown(context=context)
 
 
 @pytest.fixture(scope='module')

@@ -15,14 +15,6 @@ from surgseg_ros.node.segmenter_node import SegmenterNode
 
 
 @pytest.fixture
-def context():
-    context = rclpy.Context()
-    rclpy.init(args=[], context=context)
-    yield context
-    rclpy.shutdown(context=context)
-
-
-@pytest.fixture
 def reported(context):
     """Return a function that gives what a node in the namespace /rig reports of its overrides."""
     nodes = []

@@ -26,14 +26,6 @@ FILES = [
 ]
 
 
-@pytest.fixture
-def context():
-    context = rclpy.Context()
-    rclpy.init(args=[], context=context)
-    yield context
-    rclpy.shutdown(context=context)
-
-
 @pytest.mark.parametrize('text', FILES)
 def test_values_are_those_that_a_node_of_that_name_gets(context, tmp_path, text):
     path = tmp_path / 'parameters.yaml'

@@ -1,13 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """A data set small enough to train on quickly."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-import torch
 
 
 def write_frame(video: Path, index: int, name: str = 'rgb/{:09d}.png') -> None:
@@ -27,12 +25,8 @@ def write_frame(video: Path, index: int, name: str = 'rgb/{:09d}.png') -> None:
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Use one thread: for images this small several are slower, above all on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+def always_one_thread(one_thread: None) -> None:
+    """Train with one thread."""
 
 
 @pytest.fixture
