@@ -24,6 +24,7 @@ from surgseg_ros.comparison.differences import (
     read_result,
     scored_bags,
 )
+from surgseg_ros.core.errors import counted
 from surgseg_ros.core.files import check_file, write_whole
 
 _MIN_WIDTH = 18
@@ -62,7 +63,8 @@ def comparison_table(
     """
     drawn = 'bags' if intervals.are_many(len(common.bags)) else 'blocks of frames'
     lines = [f'{side}  {name}' for side, name in zip('AB', names, strict=True)]
-    lines.append(f'{common.frames} frames of {len(common.bags)} bags; the bootstrap drew {drawn}')
+    frames, bags = counted(common.frames, 'frame'), counted(len(common.bags), 'bag')
+    lines.append(f'{frames} of {bags}; the bootstrap drew {drawn}')
     lines += [f'left out: {text}' for text in common.differences()]
     width = max(_MIN_WIDTH, *(len(name) + 2 for name in compared.bags))
     head = ''.join(f'{title:>9}' for title in ('A', 'B', 'B - A', 'from', 'to'))

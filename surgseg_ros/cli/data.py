@@ -32,6 +32,7 @@ from surgseg_ros.cli.arguments import (
     stamp_ns,
     topic_name,
 )
+from surgseg_ros.core.errors import counted
 from surgseg_ros.core.files import (
     check_file,
     check_new_folder,
@@ -146,9 +147,9 @@ def _write_bag(path: Path, frames: Iterable[Frame], options: argparse.Namespace)
 
 def _report(path: Path, source: Source, written: Written, rate_hz: Fraction | float | None) -> str:
     """Describe the content of a bag, and frames of the video's header that are missing."""
-    text = f'{path}: {written.images} image{"s"[written.images == 1 :]}'
+    text = f'{path}: {counted(written.images, "image")}'
     if source.masks:
-        text += f', {written.masks} mask{"s"[written.masks == 1 :]}'
+        text += f', {counted(written.masks, "mask")}'
         text += f' (of {len(source.masks)})' if written.masks < len(source.masks) else ''
     text += (
         ', stamped by the times in the video, whose rate varies'
@@ -242,8 +243,7 @@ def run_synthesize(argv: Sequence[str] | None = None) -> int:
         if options.bag:
             _write_bags(options, making)
     bags = '; the same as bags in bags/' if options.bag else ''
-    videos = f'{options.videos} video{"s"[options.videos == 1 :]}'
-    frames = f'{options.frames} frame{"s"[options.frames == 1 :]}'
+    videos, frames = counted(options.videos, 'video'), counted(options.frames, 'frame')
     print(f'{folder}: {videos} of {frames} of {width}x{height} with masks{bags}')
     return 0
 
@@ -384,7 +384,7 @@ def _print_errors(data_errors: Sequence[dict[str, str]], file: Path | None) -> i
     if not data_errors:
         print('\nNo errors found.')
         return 0
-    print(f'\n{len(data_errors)} errors:', file=sys.stderr)
+    print(f'\n{counted(len(data_errors), "error")}:', file=sys.stderr)
     for data_error in data_errors[:_MAX_PRINTED]:
         print(f'{data_error["name"]}: {data_error["what"]}', file=sys.stderr)
     if len(data_errors) > _MAX_PRINTED:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from surgseg_ros.cli.arguments import MODEL_HELP, positive_int
+from surgseg_ros.core.errors import counted
 from surgseg_ros.core.files import check_file, write_whole
 from surgseg_ros.core.model_folder import (
     DEFAULT_MODEL,
@@ -86,7 +87,7 @@ def run_calibrate(argv: Sequence[str] | None = None) -> int:
     before, after = (_format_error(found[key]['ece']) for key in ('before', 'after'))
     print(
         f'{options.model}: temperature {spec.temperature:.4f}; calibration error {before} before '
-        f'and {after} after, on {spec.scores[SCORES]["frames"]} held-out frames'
+        f'and {after} after, on {counted(spec.scores[SCORES]["frames"], "held-out frame")}'
     )
     return 0
 
@@ -227,9 +228,10 @@ def _export_parser() -> argparse.ArgumentParser:
 
 def _describe_export(entry: dict[str, Any]) -> str:
     agreement = entry['agreement']
+    frames = counted(agreement['frames'], 'held-out frame')
     return (
         f'{agreement["runtime"]}; {100 * agreement["class_agreement"]:.3f} % of pixels as the '
         f'original, official mIoU {agreement["exported"]["mIoU"]:.4f} against '
-        f'{agreement["original"]["mIoU"]:.4f}, on {agreement["frames"]} held-out frames of '
-        f'{agreement["videos"]} videos'
+        f'{agreement["original"]["mIoU"]:.4f}, on {frames} of '
+        f'{counted(agreement["videos"], "video")}'
     )

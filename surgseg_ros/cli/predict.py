@@ -10,6 +10,7 @@ from typing import Final
 import torch
 
 from surgseg_ros.cli.arguments import MODEL_HELP, PRECISION_HELP, fraction, positive_int
+from surgseg_ros.core.errors import counted
 from surgseg_ros.core.files import check_folder, check_new_folder, folder_for, new_folder
 from surgseg_ros.core.gates import GATES, OFF
 from surgseg_ros.core.parameters import DEFAULTS, OFFLINE, PRECISIONS
@@ -104,7 +105,7 @@ def _predict_from_masks(options: argparse.Namespace) -> int:
     locator = Locator(options.masks)
     with new_folder(options.output) as making:
         count = predict_from_masks(options.masks, making, parameters.pipeline, locator)
-    print(f'instruments of {count} mask{"s"[count == 1 :]} in {options.output / "video_*"}')
+    print(f'instruments of {counted(count, "mask")} in {options.output / "video_*"}')
     if text := locator.report():
         print(f'predict: {text}', file=sys.stderr)
     return 0

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from surgseg_ros.cli.arguments import MODEL_HELP, PRECISION_HELP, positive_int
+from surgseg_ros.core.errors import counted
 from surgseg_ros.core.files import check_file, write_whole
 from surgseg_ros.core.instrument_files import INSTANCES_FOLDER, INSTRUMENTS_FOLDER
 from surgseg_ros.core.labels import CLASS_NAMES
@@ -181,7 +182,7 @@ def _measured_table(measured: dict[str, Any]) -> str:
     lines = [f'{model["name"]} ({model["weights_sha256"][:12]}), {model["runtime"]}']
     lines += [f'left out: {left_out}'] if left_out else []
     for name, values in measured['sets'].items():
-        lines += ['', f'{name}: {values["frames"]} image{"s"[values["frames"] == 1 :]}']
+        lines += ['', f'{name}: {counted(values["frames"], "image")}']
         lines += [_row('', 'pooled IoU', 'where present')]
         lines += [_row('tools together', values['tools_iou'])]
         lines += [_row(key, *iou.values()) for key, iou in values['class_iou'].items()]
@@ -203,8 +204,8 @@ def _row(name: str, *cells: float | str | None) -> str:
 
 def _instruments_table(summary: dict[str, Any]) -> str:
     """Format the scores of instruments as tables."""
-    frames, touching = summary['frames'], summary['touching_frames']
-    lines = [f'{frames} frame{"s"[frames == 1 :]}; tools touch in {touching}', '']
+    frames = counted(summary['frames'], 'frame')
+    lines = [f'{frames}; tools touch in {summary["touching_frames"]}', '']
     lines += [_row('', 'F1', 'PQ', 'truth', 'predicted')]
     for name, values in summary['classes'].items():
         counts = (str(values[key]) for key in ('truth', 'predicted'))

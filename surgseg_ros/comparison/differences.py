@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from surgseg_ros.comparison import intervals
+from surgseg_ros.core.errors import counted
 from surgseg_ros.core.labels import CLASS_NAMES
 from surgseg_ros.evaluation.metrics import SCORED
 
@@ -199,8 +200,9 @@ def _check_truth(name: str, a: ScoredBag, b: ScoredBag) -> None:
     if (differing := (a.present != b.present).any(1)).any():
         stamp = a.stamps_ns[np.argmax(differing)]
         raise ResultError(
-            f'bag {name!r}: the ground truth of {differing.sum()} frames shows other classes in '
-            f'B than in A, first at stamp {stamp} ns: evaluate against the same truth'
+            f'bag {name!r}: the ground truth of {counted(int(differing.sum()), "frame")} shows '
+            f'other classes in B than in A, first at stamp {stamp} ns: evaluate against the same '
+            'truth'
         )
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Explains errors to users; distinguishes errors of the input, of the machine, and bugs."""
+"""Texts for users: explains errors of the input or of the machine, and tells them from bugs."""
 
 import errno
 import os
@@ -198,6 +198,17 @@ def first_line(error: BaseException) -> str:
     """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0].rstrip('.:') if lines else type(error).__name__
+
+
+def counted(number: int, noun: str) -> str:
+    """
+    Name a number of things.
+
+    :param number: how many.
+    :param noun: the singular of what they are, whose plural ends with s.
+    :return: `1 image`, `2 images` and so on.
+    """
+    return f'{number} {noun}' if number == 1 else f'{number} {noun}s'
 
 
 def is_of_machine(error: Exception) -> bool:

@@ -91,7 +91,8 @@ def wrong_values(path: Path, mask: NDArray[np.uint8], *, undecided: bool) -> str
     if not others:
         return None
     more = f' and {len(others) - _VALUES_NAMED} more' if len(others) > _VALUES_NAMED else ''
-    values = f'value{"s"[len(others) == 1 :]} {", ".join(map(str, others[:_VALUES_NAMED]))}{more}'
+    noun = 'value' if len(others) == 1 else 'values'
+    values = f'{noun} {", ".join(map(str, others[:_VALUES_NAMED]))}{more}'
     expected = f'0 to {CLASS_COUNT - 1}' + (f' or {NO_DECISION}' if undecided else '')
     return f'{path}: holds the {values}, expected {expected}: write class indices as grey values'
 

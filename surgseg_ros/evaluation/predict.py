@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from surgseg_ros.core.errors import is_of_machine
+from surgseg_ros.core.errors import counted, is_of_machine
 from surgseg_ros.core.files import cleaned_up, remove_empty, write_whole
 from surgseg_ros.core.gates import FROZEN, OFF, REFUSE
 from surgseg_ros.core.pipeline import CameraPipeline, PipelineSettings
@@ -85,7 +85,7 @@ class Totals:
     def __str__(self) -> str:
         """Describe the counts."""
         written = ', '.join(
-            f'{count} mask{"s"[count == 1 :]} of {size}' for size, count in self.sizes.items()
+            f'{counted(count, "mask")} of {size}' for size, count in self.sizes.items()
         )
         existing = f' ({self.found} existed already)' if self.found else ''
         return f'{written or "no new masks"}{existing}'

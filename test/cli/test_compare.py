@@ -266,7 +266,7 @@ def no_bags(document):
     [
         (no_truth, 'no frame with a ground truth: evaluate with --ground-truth-topic'),
         (other_names, 'no scored frame in common'),
-        (other_truth, "bag 'two': the ground truth of 1 frames shows other classes"),
+        (other_truth, "bag 'two': the ground truth of 1 frame shows other classes"),
         (no_nsd, "(KeyError: 'nsd'): evaluate again"),
         (short_iou, 'not a whole result of evaluate_bag'),
         (same_stamp, 'the same stamp'),

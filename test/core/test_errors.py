@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from surgseg_ros.__main__ import VERBS
+from surgseg_ros.core.errors import counted
 
 ROOT = Path(__file__).resolve().parents[2]
 REMEDY = '.venv/bin/python -m colcon build'
@@ -40,3 +41,7 @@ def test_node_names_the_remedy_when_torch_is_missing():
     assert line.startswith('segmenter: ')
     assert 'torch' in line
     assert REMEDY in line
+
+
+def test_one_is_singular_and_any_other_number_plural() -> None:
+    assert [counted(number, 'mask') for number in (0, 1, 2)] == ['0 masks', '1 mask', '2 masks']

@@ -109,7 +109,7 @@ def test_an_export_gives_the_results_of_the_original(
         assert not any(tmp_path.iterdir())
         return
     assert status == 0
-    assert 'on 2 held-out frames of 1 videos' in capsys.readouterr().out
+    assert 'on 2 held-out frames of 1 video' in capsys.readouterr().out
     files = {'model.json', 'weights.safetensors', *EXPORT_FILES[backend]}
     assert {path.name for path in output.iterdir()} == files
     assert [path.name for path in tmp_path.iterdir()] == ['exported']
