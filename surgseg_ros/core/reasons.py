@@ -54,7 +54,7 @@ class ReasonCode(Enum):
     TWO_PUBLISHERS = 'two_publishers', "Another node publishes on one of the camera's outputs."
 
     IMAGE_REJECTED = 'image_rejected', 'The last message was not a readable image.'
-    COLOR_LOST = 'color_lost', 'The compressed image has lost its color.'
+    COLOR_LOST = 'color_lost', 'The compressed image has lost its colour.'
     COLOR_ORDER = 'color_order', 'The order of the channels of the compressed image is unknown.'
     JPEG_NOT_CHECKED = (
         'jpeg_not_checked',

@@ -109,7 +109,7 @@ class Segmenter:
         simpler = _simpler(segmenter.runtime, runtime, options)
         while simpler and (reason := segmenter._failed_self_test()):
             failed = f'{segmenter.runtime.description} fails the self-test'
-            _LOG.warning('%s (%s); torch is used instead, in a simpler way', failed, reason)
+            _LOG.warning('%s (%s); torch is used instead', failed, reason)
             segmenter = cls(spec, load_runtime(found, spec, 'torch', simpler.pop(0)))
             segmenter.runtime.description += f' (auto: {failed})'
         return segmenter

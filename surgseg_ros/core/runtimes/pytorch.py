@@ -66,8 +66,8 @@ class SegmentationNetwork(nn.Module):
         """
         planes = fitted.permute(0, 3, 1, 2).to(self.mean.dtype)  # (N, 3, h, w), channels last
         # The layers may be of half precision, in which a mean of 123.675 would become 123.5.
-        normalised = ((planes - self.mean) / self.std).to(next(self.layers.parameters()).dtype)
-        logits: Tensor = self.layers(normalised)
+        normalized = ((planes - self.mean) / self.std).to(next(self.layers.parameters()).dtype)
+        logits: Tensor = self.layers(normalized)
         return logits
 
 
