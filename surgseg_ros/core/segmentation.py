@@ -278,6 +278,11 @@ class Field:
         first, last = self.limits
         return np.asarray((first + last) / 2)
 
+    @property
+    def round_px(self) -> float:
+        """How far the content may end inside the border: ROUND_PX if it is a circle, else 0."""
+        return ROUND_PX if self.roi is not None and self.roi.circle is not None else 0.0
+
     def gaps(self, points: Points) -> Points:
         """
         Compute the distances of points from the border.
@@ -302,8 +307,7 @@ class Field:
         :return: (n,) whether the distance of each from the border is at most a step of the grid;
             and ROUND_PX more if the border is a circle.
         """
-        round_px = ROUND_PX if self.roi is not None and self.roi.circle is not None else 0.0
-        return np.asarray(self.gaps(points) <= 1.01 * self.step + round_px)
+        return np.asarray(self.gaps(points) <= 1.01 * self.step + self.round_px)
 
     def contacts(self, points: Points) -> list[Points]:
         """

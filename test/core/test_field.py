@@ -84,3 +84,14 @@ def test_a_shaft_touches_a_circle_that_is_a_little_too_large_once():
     (shaft,) = find_parts(mask, (SHAFT,))
     for roi in (ROUND, larger):
         assert len(Field(SIZE, roi).contacts(shaft.points)) == 1
+
+
+@pytest.mark.parametrize('excess_px', [0, 1.2, 2])
+def test_a_jaw_that_ends_at_a_circle_that_is_a_little_too_large_is_cut_off(excess_px):
+    drawn, mask = tool(empty(), (60, 60), (420, 180)), empty()
+    ROUND.view(mask)[:] = np.where(ROUND.outside(), NO_DECISION, ROUND.view(drawn))
+    larger = dataclasses.replace(ROUND, circle=Circle(240, 135, 130 + excess_px))
+    (found,) = find_instruments(segmented(mask, larger), 0.0)
+    (geometry,) = find_geometries([found], mask, larger)
+    ends = KeypointKind.LEFT_JAW_TIP, KeypointKind.RIGHT_JAW_TIP
+    assert [p.is_beyond for p in geometry.keypoints if p.kind in ends] == [True, True]
