@@ -336,6 +336,7 @@ OTHER_SETTINGS = {
     'steady_frames': 4,
     'steady_sure': 0.5,
     'min_confidence': 0.5,
+    'min_detection_score': 0.5,
     'least_region': (0.1,) * 10,
     'least_area': 0.5,
     'roi_mode': 'auto',
@@ -345,7 +346,7 @@ OTHER_SETTINGS = {
 
 WITHOUT_EFFECT = {
     'evaluate_bag': {'least_region'},
-    'predict': {'least_region', 'least_area', 'track_lost_ms'},
+    'predict': {'least_region', 'least_area', 'min_detection_score', 'track_lost_ms'},
 }
 """No option sets `least_region`; `predict` uses that of the model, and finds no instruments."""
 

@@ -90,6 +90,7 @@ class Options:
             'least_area': self.pipeline.least_area,
             'track_lost_ms': self.pipeline.track_lost_ms,
             'min_confidence': self.pipeline.min_confidence,
+            'min_detection_score': self.pipeline.min_detection_score,
             'steady_frames': self.pipeline.steady_frames,
             'steady_sure': self.pipeline.steady_sure,
             'gates': {

@@ -43,7 +43,7 @@ OF_IMAGES: Final = (
 )
 """Options for predicting masks of images; they exclude --masks."""
 
-OF_INSTRUMENTS: Final = frozenset({'least_area', 'track_lost_ms'})
+OF_INSTRUMENTS: Final = frozenset({'least_area', 'min_detection_score', 'track_lost_ms'})
 """Parameters that do not affect masks."""
 
 

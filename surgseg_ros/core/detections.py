@@ -100,17 +100,18 @@ def find_instruments(
     segmentation: Segmentation,
     least_area: float = DEFAULT_LEAST_AREA,
     watch: Stopwatch | None = None,
+    min_score: float = 0.0,
 ) -> tuple[Instrument, ...]:
     """
     Find the instruments of a segmented image.
 
-    Scores are computed from the grid confidence, if there is one.
-
-    :param segmentation: with grid confidence, or with confidence, which takes longer.
+    :param segmentation: with grid confidence, from which scores are computed, or with confidence,
+        which takes longer.
     :param least_area: minimum area of an instrument as a share of the image's area, 0..1; that of
         a robotic tool is TIMES_OF_TOOL times as large.
     :param watch: measures the stages `detections` (components and boxes) and `instruments`
         (separating instruments that touch, and joining pieces).
+    :param min_score: instruments with a lower score are left out, 0..1.
     :return: ordered by label, then from left to right, then from top to bottom.
     :raises ValueError: if the segmentation has neither confidence.
     """
@@ -124,8 +125,7 @@ def find_instruments(
     runs, regions = runs.take(kept), regions[kept]
     watch = watch or Stopwatch()
     watch.lap('detections')
-    field = Field((height, width), segmentation.roi)
-    groups = separate_instruments(mask, runs, regions, field)
+    groups = separate_instruments(mask, runs, regions, Field((height, width), segmentation.roi))
     watch.lap('instruments')
     minimum = {ROBOTIC_TOOL: math.ceil(TIMES_OF_TOOL * least_area * height * width)}
     found = [
@@ -133,7 +133,7 @@ def find_instruments(
         for group, parts in groups
         if int(group.lengths.sum()) >= minimum.get(int(group.kinds[0]), min_px)
     ]
-    found.sort(key=_order)
+    found = sorted((i for i in found if i.score >= min_score), key=_order)
     watch.lap('detections')
     return tuple(found)
 

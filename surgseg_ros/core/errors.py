@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Texts for users: explains errors of the input or of the machine, and tells them from bugs."""
 
+import difflib
 import errno
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures.process import BrokenProcessPool
 from opcode import opmap
 from typing import Final
@@ -238,3 +239,15 @@ def describe(error: Exception) -> str:
     if text.startswith('CUDA error'):
         text = text.partition('\n')[0]
     return f'{kind}: {text}'
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """
+    Suggest the name that was meant.
+
+    :param name: the unknown name.
+    :param names: the known names.
+    :return: a question in parentheses, with a leading space; empty if no name is similar.
+    """
+    near = difflib.get_close_matches(name, [*names], 1)
+    return f' (did you mean {near[0]!r}?)' if near else ''

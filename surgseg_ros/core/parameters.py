@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The table of the node's parameters, and the pipeline settings made from them."""
 
-import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from surgseg_ros.core.detections import DEFAULT_LEAST_AREA
@@ -230,8 +229,16 @@ TABLE: Final = (
     Parameter(
         'min_confidence',
         0.0,
-        'Minimum calibrated confidence of a pixel; a pixel below it becomes 255 (no decision). '
-        '0: off.',
+        'Minimum calibrated confidence of a pixel; one below it becomes 255, no decision. 0: off.',
+        (0.0, 1.0),
+        live=True,
+        offline=True,
+    ),
+    Parameter(
+        'min_detection_score',
+        0.0,
+        'Minimum score of an instrument; one below it is left out of all topics but the masks and '
+        'the confidence, which do not change. 0: off.',
         (0.0, 1.0),
         live=True,
         offline=True,
@@ -320,18 +327,6 @@ def check_choice(row: Parameter, value: Any) -> None:
         raise ValueError(f'{row.name} is {value!r}, expected one of {row.choices}')
 
 
-def did_you_mean(name: str, names: Iterable[str]) -> str:
-    """
-    Suggest the name that was meant.
-
-    :param name: the unknown name.
-    :param names: the known names.
-    :return: a question in parentheses, with a leading space; empty if no name is similar.
-    """
-    near = difflib.get_close_matches(name, [*names], 1)
-    return f' (did you mean {near[0]!r}?)' if near else ''
-
-
 def gate_settings(values: Mapping[str, Any]) -> dict[str, GateSetting]:
     """
     Create the settings of all quality gates.
@@ -359,6 +354,7 @@ def pipeline_settings(values: Mapping[str, Any] | None = None) -> PipelineSettin
         steady_frames=every['steady_frames'],
         steady_sure=every['steady_sure'],
         min_confidence=every['min_confidence'],
+        min_detection_score=every['min_detection_score'],
         least_area=every['least_area'],
         roi_mode=every['roi_mode'],
         track_lost_ms=every['track_lost_ms'],

@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 
 import yaml
 
+from surgseg_ros.core.errors import did_you_mean
 from surgseg_ros.core.model_folder import find_model
 from surgseg_ros.core.parameters import (
     DEFAULTS,
@@ -21,7 +22,6 @@ from surgseg_ros.core.parameters import (
     Parameter,
     camera_roi,
     check_choice,
-    did_you_mean,
     pipeline_settings,
 )
 from surgseg_ros.core.pipeline import PipelineSettings

@@ -58,6 +58,7 @@ class PipelineSettings:
         changes; 0 or 1: no temporal filter.
     :param steady_sure: confidence with which a single image changes a pixel at once, 0..1.
     :param min_confidence: pixels with a lower confidence become NO_DECISION, 0..1; 0: off.
+    :param min_detection_score: instruments with a lower score are left out, 0..1; 0: none.
     :param least_region: per class, the minimum area of a connected component as a share of the
         image's area; empty: all are kept.
     :param least_area: minimum area of an instrument as a share of the image's area, 0..1.
@@ -69,6 +70,7 @@ class PipelineSettings:
     steady_frames: int = 0
     steady_sure: float = 0.95
     min_confidence: float = 0.0
+    min_detection_score: float = 0.0
     least_region: Sequence[float] = ()
     least_area: float = DEFAULT_LEAST_AREA
     roi_mode: str = ROI_FIXED
@@ -108,15 +110,21 @@ class CameraPipeline:
         """Whether `find_roi` depends on earlier images; else it may be called at any time."""
         return self._finder is not None
 
-    def set_thresholds(self, min_confidence: float, least_area: float) -> None:
+    def set_thresholds(
+        self, min_confidence: float, least_area: float, min_detection_score: float
+    ) -> None:
         """
         Change the settings that do not affect the state.
 
         :param min_confidence: see PipelineSettings.
         :param least_area: see PipelineSettings.
+        :param min_detection_score: see PipelineSettings.
         """
         self._settings = dataclasses.replace(
-            self._settings, min_confidence=min_confidence, least_area=least_area
+            self._settings,
+            min_confidence=min_confidence,
+            least_area=least_area,
+            min_detection_score=min_detection_score,
         )
 
     def reset(self) -> None:
@@ -223,6 +231,7 @@ class CameraPipeline:
             self._decision(frame, output, examined, (*frame.warnings, *coded)),
             anomalies=examined.anomalies,
             least_area=self._settings.least_area,
+            min_detection_score=self._settings.min_detection_score,
             roi=self._roi,
             stamp_ns=frame.stamp_ns,
         )

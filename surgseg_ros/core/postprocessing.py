@@ -50,6 +50,7 @@ def instruments_in(
     segmentation: Segmentation,
     least_area: float = DEFAULT_LEAST_AREA,
     watch: Stopwatch | None = None,
+    min_score: float = 0.0,
 ) -> tuple[Instrument, ...]:
     """
     Find the instruments, or report no decision if no pixel is decided.
@@ -57,6 +58,7 @@ def instruments_in(
     :param segmentation: with grid confidence or confidence.
     :param least_area: see find_instruments.
     :param watch: see find_instruments.
+    :param min_score: see find_instruments.
     :return: as `find_instruments`; as `without_decision` if the whole mask is NO_DECISION, since
         an empty list would mean no instruments.
     :raises ValueError: if the segmentation has neither.
@@ -64,7 +66,7 @@ def instruments_in(
     if segmentation.mask.min() == NO_DECISION:
         height, width = segmentation.mask.shape
         return without_decision((height, width))
-    return find_instruments(segmentation, least_area, watch)
+    return find_instruments(segmentation, least_area, watch, min_score)
 
 
 LARGEST_FRAMES: Final = 60

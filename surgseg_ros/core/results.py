@@ -73,6 +73,7 @@ class Decision:
     :param error: the exception of network, device or settings that prevented a decision.
     :param stage_ms: milliseconds by stage, in the order of execution.
     :param least_area: minimum area of an instrument as a share of the image's area.
+    :param min_detection_score: minimum score of an instrument, 0..1.
     :param roi: the part of the image that was segmented; None for the whole image.
     :param stamp_ns: stamp of the image; None if it has none.
     :param begins: whether it shows another view than earlier images, so that all tracks end.
@@ -87,6 +88,7 @@ class Decision:
     error: Exception | None = None
     stage_ms: Mapping[str, float] = field(default_factory=dict)
     least_area: float = DEFAULT_LEAST_AREA
+    min_detection_score: float = 0.0
     roi: Roi | None = None
     stamp_ns: int | None = None
     begins: bool = False
@@ -135,7 +137,9 @@ def complete(decision: Decision) -> FrameResult:
     if not decision.is_decided:
         return FrameResult(**vars(decision), instruments=without_decision(decision.mask.shape[:2]))
     try:
-        instruments = instruments_in(decision.segmentation, decision.least_area, watch)
+        instruments = instruments_in(
+            decision.segmentation, decision.least_area, watch, decision.min_detection_score
+        )
     except Exception as error:  # one image must never end the stream
         return without_instruments(decision, processing_failed(error))
     return with_times(FrameResult(**vars(decision), instruments=instruments), watch)

@@ -179,6 +179,7 @@ class PredictOptions:
             'instruments': (
                 [settings.least_area, settings.track_lost_ms] if self.instruments else None
             ),
+            'min_detection_score': (self.instruments and settings.min_detection_score) or None,
         }
 
 

@@ -67,6 +67,7 @@ class ResultPolicy:
 
     :param least_area: minimum area of a detection, as a share of the image's area.
     :param min_confidence: minimum confidence of a pixel that has a class, 0..1.
+    :param min_detection_score: minimum score of a detection, 0..1.
     :param stale_after_ms: how long a mask is fresh, from the receipt of its image.
     :param max_frame_age_ms: the maximum age of a result when it is ready; 0: no separate limit.
     :param age_source: one of AGE_SOURCES, for `max_frame_age_ms`.
@@ -75,6 +76,7 @@ class ResultPolicy:
 
     least_area: float = DEFAULT_LEAST_AREA
     min_confidence: float = 0
+    min_detection_score: float = 0
     stale_after_ms: float = 500
     max_frame_age_ms: float = 0
     age_source: str = RECEIPT

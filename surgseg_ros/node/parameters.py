@@ -11,6 +11,7 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSPolicyKind, ReliabilityPolicy
 from rclpy.validate_topic_name import validate_topic_name
 
+from surgseg_ros.core.errors import did_you_mean
 from surgseg_ros.core.gates import GateSetting
 from surgseg_ros.core.parameters import (
     AUTO,
@@ -19,7 +20,6 @@ from surgseg_ros.core.parameters import (
     Parameter,
     camera_roi,
     check_choice,
-    did_you_mean,
     gate_settings,
     pipeline_settings,
 )
@@ -57,6 +57,7 @@ class Settings:
     report_distances: bool
     least_area: float
     min_confidence: float
+    min_detection_score: float
     steady_frames: int
     steady_sure: float
     track_lost_ms: int

@@ -318,8 +318,9 @@ class Worker(threading.Thread):
         if inference is None:
             return None
         policy = self._policy()
+        thresholds = policy.min_confidence, policy.least_area, policy.min_detection_score
         for pipeline in self._pipelines:
-            pipeline.set_thresholds(policy.min_confidence, policy.least_area)
+            pipeline.set_thresholds(*thresholds)
             if generation != self._last_generation or self._last_used() is not inference:
                 pipeline.reset()
         self._last_generation, self._last_used = generation, weakref.ref(inference)

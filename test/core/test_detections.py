@@ -253,3 +253,16 @@ def test_sum_of_a_run_is_the_sum_of_the_grid_points_of_its_pixels() -> None:
     ).T
     expected = [full[y, a:b].sum() for y, a, b in zip(rows, starts, ends)]
     assert np.allclose(grid_confidence.sum_runs(rows, starts, ends), expected)
+
+
+def test_instruments_below_the_minimum_score_are_left_out():
+    mask, confidence = np.zeros((40, 60), np.uint8), np.full((40, 60), 204, np.uint8)
+    mask[5:15, 5:25], mask[25:35, 5:25] = NEEDLE, THREAD
+    confidence[25:35] = 153
+    segmentation = Segmentation(mask, confidence)
+    scores = [i.score for i in find_instruments(segmentation)]
+    assert sorted(scores) == pytest.approx([0.6, 0.8])
+    for minimum, count in ((0.0, 2), (min(scores), 2), (0.7, 1), (1.0, 0)):
+        kept = find_instruments(segmentation, min_score=minimum)
+        assert [i.score for i in kept] == [score for score in scores if score >= minimum]
+        assert len(kept) == count

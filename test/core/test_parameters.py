@@ -3,12 +3,12 @@
 
 import dataclasses
 
+from surgseg_ros.core.errors import did_you_mean
 from surgseg_ros.core.gates import GateSetting
 from surgseg_ros.core.parameters import (
     DEFAULTS,
     OFFLINE,
     TABLE,
-    did_you_mean,
     pipeline_settings,
 )
 from surgseg_ros.core.pipeline import PipelineSettings
@@ -23,6 +23,7 @@ def test_the_defaults_are_those_of_the_pipeline_and_gates_warn():
 def test_every_parameter_of_the_pipeline_is_passed_to_it_and_applies_offline():
     changes = {
         'min_confidence': 0.6,
+        'min_detection_score': 0.7,
         'steady_frames': 3,
         'steady_sure': 0.8,
         'least_area': 0.01,

@@ -74,12 +74,29 @@ def test_pixels_below_the_threshold_are_no_decision_and_an_image_of_only_these_g
     some = pipeline.decide(frame(SCENE, 0), low)
     assert np.array_equal(some.mask == NO_DECISION, low.confidence < 127)
     assert some.warnings == ()
-    pipeline.set_thresholds(0.9, 1e-4)
+    pipeline.set_thresholds(0.9, 1e-4, 0.0)
     none = pipeline.decide(frame(SCENE, 33), low)
     assert (none.mask == NO_DECISION).all()
     assert [warning.reason for warning in none.warnings] == [
         (ReasonCode.LOW_CONFIDENCE, 'no pixel has a confidence of 0.9')
     ]
+
+
+def test_instruments_below_the_minimum_score_have_no_detection_and_no_track():
+    pipeline = CameraPipeline(PipelineSettings(min_detection_score=0.7))
+    shown = [pipeline.track(complete(pipeline.decide(frame(SCENE, 0), output(NEEDLE, sure=150))))]
+    pipeline.set_thresholds(0.0, 1e-4, 0.5)
+    shown.append(
+        pipeline.track(complete(pipeline.decide(frame(SCENE, 33), output(NEEDLE, sure=150))))
+    )
+    assert [[i.track_id for i in result.instruments] for result in shown] == [[], [1]]
+    assert all((result.mask == NEEDLE).all() and not result.warnings for result in shown)
+
+
+def test_without_a_decision_a_minimum_score_changes_nothing():
+    pipeline = CameraPipeline(PipelineSettings(min_detection_score=1.0))
+    result = complete(pipeline.decide(frame(SCENE, 0), output(NO_DECISION)))
+    assert [i.label for i in result.instruments] == [NO_DECISION]
 
 
 def test_result_contains_the_filtered_and_the_raw_mask_until_a_reset():

@@ -84,16 +84,22 @@ def test_an_error_in_finding_instruments_is_no_decision_and_reported(monkeypatch
     ]
 
 
+class LowConfidence(FakeSegmenter):
+    def segment_all(self, images, rois, **wanted):
+        found = super().segment_all(images, rois, **wanted)
+        return [dataclasses.replace(one, confidence=np.full_like(one.mask, 9)) for one in found]
+
+
+@pytest.mark.parametrize(('minimum', 'labels'), [(0.0, [4]), (0.5, [])])
+def test_instruments_below_the_minimum_score_are_not_published_and_the_mask_is(minimum, labels):
+    policy = dataclasses.replace(PATIENT, min_detection_score=minimum)
+    _, (got,), _ = work(FRAME, [None], LowConfidence(), policy=policy)
+    assert got == [(7, [4], labels)]
+
+
 def test_a_mask_without_a_decided_pixel_has_that_as_its_only_reason(caplog):
     caplog.set_level(logging.WARNING)
     healths = []
-
-    class LowConfidence(FakeSegmenter):
-        def segment_all(self, images, rois, **wanted):
-            found = super().segment_all(images, rois, **wanted)
-            return [
-                dataclasses.replace(one, confidence=np.full_like(one.mask, 9)) for one in found
-            ]
 
     def kept():
         healths.append(ActiveHealth())
