@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from tqdm import tqdm
 
-from surgseg_ros.core.detections import DEFAULT_LEAST_AREA
+from surgseg_ros.core.detections import DEFAULT_LEAST_AREA, TIMES_OF_TOOL
 from surgseg_ros.core.instrument_files import ListedInstrument
 from surgseg_ros.core.keypoints import Keypoint, KeypointKind
 from surgseg_ros.core.labels import LABELS, ROBOTIC_TOOL
@@ -151,7 +151,8 @@ def _overlaps(
     area, other_area = shared.sum(1)[numbers[0]], shared.sum(0)[numbers[1]]
     both = shared[np.ix_(*numbers)] * (labels[0][:, None] == labels[1])
     iou = both / np.maximum(area[:, None] + other_area - both, 1)
-    return iou, area < max(1, math.ceil(DEFAULT_LEAST_AREA * truth.instances.size))
+    times = np.where(labels[0] == ROBOTIC_TOOL, TIMES_OF_TOOL, 1)
+    return iou, area < np.maximum(1, times * DEFAULT_LEAST_AREA * truth.instances.size)
 
 
 def find_touch(frame: InstrumentFrame) -> bool:

@@ -9,7 +9,7 @@ import pytest
 
 from surgseg_ros.core.instrument_files import ListedInstrument
 from surgseg_ros.core.keypoints import Geometry, Keypoint, KeypointKind
-from surgseg_ros.core.labels import NEEDLE, NO_DECISION, ROBOTIC_TOOL, THREAD
+from surgseg_ros.core.labels import LABELS, NEEDLE, NO_DECISION, ROBOTIC_TOOL, THREAD
 from surgseg_ros.evaluation.instrument_folders import InstrumentFrame
 from surgseg_ros.evaluation.instruments import (
     count_instruments,
@@ -84,12 +84,15 @@ def test_two_halves_of_a_tool_do_not_match_it():
     assert found['classes']['robotic tool']['matched'] == 0
 
 
-def test_too_small_instruments_are_neither_missed_nor_false_positives():
-    tiny = frame(listed(1), columns=[(10, 11)])
-    tiny.instances[7:] = 0  # two pixels; the minimum is 5
+@pytest.mark.parametrize(('label', 'most_px'), [(NEEDLE, 4), (ROBOTIC_TOOL, 20)])
+def test_too_small_instruments_are_neither_missed_nor_false_positives(label, most_px):
+    tiny = InstrumentFrame(np.zeros(SIZE, np.uint8), (listed(1, label=label),))
+    tiny.instances[5, :most_px] = 1
     assert score((tiny, tiny))['classes'] == {}
-    assert score((tiny, frame()))['f1'] is None
-    assert score((frame(), frame(listed(1))))['f1'] == 0
+    assert score((tiny, frame()))['classes'] == {}
+    tiny.instances[5, most_px] = 1
+    assert score((tiny, tiny))['classes'][LABELS[label]]['matched'] == 1
+    assert score((frame(), tiny))['classes'][LABELS[label]]['predicted'] == 1
 
 
 def test_no_decision_pixels_belong_to_no_instrument():
