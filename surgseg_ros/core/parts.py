@@ -21,6 +21,9 @@ CLEAR: Final = (BACKGROUND, NO_DECISION)
 
 MIN_SAMPLES: Final = 6
 SAMPLE: Final = 96
+_NEXT: Final = 1.5
+"""Neighbours are less than this many steps of the grid apart, in x and in y."""
+
 _CROSS: Final = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 _WRIST_END: Final = 0.5
 """Jaws start in the part of the wrist beyond this share of its length."""
@@ -130,6 +133,17 @@ class ToolParts:
             self.__dict__.pop(name, None)
 
 
+def sample_grid(mask: NDArray[np.uint8], step: int) -> NDArray[np.uint8]:
+    """
+    Return a mask at the points of the grid.
+
+    :param mask: (H, W) uint8 class index.
+    :param step: distance between neighbouring points of the grid, in both directions.
+    :return: (H / step, W / step) uint8 class index.
+    """
+    return np.ascontiguousarray(mask[step // 2 :: step, step // 2 :: step])
+
+
 def find_parts(mask: NDArray[np.uint8], labels: tuple[int, ...]) -> list[Part]:
     """
     Find the connected components of some classes.
@@ -139,8 +153,7 @@ def find_parts(mask: NDArray[np.uint8], labels: tuple[int, ...]) -> list[Part]:
     :return: the largest components of each class, in the order of the classes.
     """
     step = Field((mask.shape[0], mask.shape[1])).step
-    first = step // 2
-    small = np.ascontiguousarray(mask[first::step, first::step])
+    first, small = step // 2, sample_grid(mask, step)
     parts = []
     for label in labels:
         chosen = cv2.inRange(small, label, label)
@@ -167,15 +180,27 @@ def touch(first: Part, second: Part, step_px: float) -> bool:
     :param step_px: distance between neighbours in the grid.
     :return: whether a point of one part is next to a point of the other.
     """
-    margin = 1.5 * step_px
-    if not are_near(first, second, margin):
-        return False
-    near, other = within(second.rim, first.rim, margin), first.rim
-    other = within(other, near, margin) if len(near) else near
-    if not len(other):
-        return False
-    away = np.abs(other[:, None] - near[None]).max(axis=2)
-    return bool(away.min() <= margin)
+    return are_near(first, second, _NEXT * step_px) and bool(
+        len(neighbours(second.rim, first.rim, step_px))
+    )
+
+
+def neighbours(points: Points, others: Points, step_px: float) -> Points:
+    """
+    Select the points that are next to other points of the same grid.
+
+    :param points: (n, 2) x and y in pixels.
+    :param others: (m, 2) other points, at least one.
+    :param step_px: distance between neighbours in the grid.
+    :return: (k, 2) those of the points.
+    """
+    margin = _NEXT * step_px
+    near = within(points, others, margin)
+    rest = within(others, near, margin) if len(near) else near
+    if not len(rest):
+        return near[:0]
+    apart = np.abs(near[:, None] - rest[None]).max(axis=2).min(axis=1)
+    return select(near, apart <= margin)
 
 
 def are_near(first: Part, second: Part, limit_px: float) -> bool:

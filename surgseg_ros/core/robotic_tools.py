@@ -18,11 +18,13 @@ from surgseg_ros.core.parts import (
     are_near,
     distances,
     find_parts,
+    sample_grid,
     touch,
 )
 from surgseg_ros.core.segmentation import Field, Points, select
-from surgseg_ros.core.strips import angle_between, split_strips, strip_along
+from surgseg_ros.core.strips import angle_between, strip_along
 from surgseg_ros.core.tool_costs import SHARED, SampleCosts, costs_of
+from surgseg_ros.core.touching_strips import split_strips
 
 _MAX_GAP: Final = 1.3
 """A part belongs to a tool if the gap between them is at most this many shaft widths."""
@@ -61,10 +63,10 @@ def group_tools(mask: NDArray[np.uint8], field: Field) -> list[ToolParts]:
     """
     found = find_parts(mask, (SHAFT, WRIST, CLASPER))
     ends = [part for part in found if part.label != SHAFT]
-    shafts = []
+    grid, shafts = sample_grid(mask, field.step), []
     for part in found:
         if part.label == SHAFT:
-            for strip, own in split_strips(part.points, field):
+            for strip, own in split_strips(part.points, grid, field):
                 shafts.append(Part(SHAFT, select(part.points, own), field.step, strip))
     tools = [ToolParts(group, [], []) for group in _join_shafts(shafts, ends, mask, field)]
     for tool in tools:

@@ -1,14 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Straight strips, such as shafts of instruments, fitted to the pixels of a mask."""
 
-import dataclasses
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from surgseg_ros.core.segmentation import MIN_CONTACT, Field, Points, select
 
@@ -21,24 +18,8 @@ _CONVERGED_RAD: Final = 2e-3
 _NORMAL: Final = 1.4826
 """Standard deviation over median absolute deviation of a normal distribution."""
 
-_OUTLIER_SHARE: Final = 0.12
-"""A set of points is one strip if at most this share of them lies outside it."""
-
-_LOCAL: Final = 1.2
-"""Length of the piece at the border to which a strip is fitted, in lengths of its contact."""
-
 _STUB: Final = 2.0
 """Points may be a strip across their axis if they are at most this many times as long as wide."""
-
-_QUANTILE: Final = 0.98
-_BENT_RAD: Final = 0.07
-_OPPOSITE_RAD: Final = 0.6
-"""Two strips from opposite sides must meet at an angle, of _BENT_RAD to this."""
-
-_MAX_STRIPS: Final = 4
-_SAME_RAD: Final = 0.15
-_SAMPLE: Final = 200
-_MIN_POINTS: Final = 12
 
 
 @dataclass(frozen=True)
@@ -225,168 +206,6 @@ def strip_along(points: Points, direction: Points, step_px: float) -> Strip:
     ends = float(along.min()) - pad, float(along.max()) + pad
     half = (high - low) / 2 + pad
     return Strip(origin + (low + high) / 2 * normal, direction, *ends, half, 0.0, half / 4)
-
-
-def split_strips(points: Points, field: Field) -> list[tuple[Strip, NDArray[np.bool_]]]:
-    """
-    Split the points of a region into strips that touch or cross.
-
-    A region is split if a single strip does not fit it, and it touches the image's border.
-
-    :param points: (n, 2) on the field's grid; at least three.
-    :param field: the visible part of the image.
-    :return: each strip with an (n,) mask of its points; every point belongs to one strip.
-    """
-    step_px, whole = field.step, fit_strip(points, field)
-    everything = [(whole, np.ones(len(points), bool))]
-    contacts = field.contacts(points)[:_MAX_STRIPS] if len(points) >= _MIN_POINTS else []
-    if not contacts:
-        return everything
-    alone = _misfit(points, [whole], step_px)
-    strips = _touching_strips(points, contacts, field, alone) if alone > _OUTLIER_SHARE else []
-    if not strips and len(contacts) > 1:
-        strips = _opposite_strips(points, contacts, field)
-    owner = _nearest(points, strips) if strips else np.zeros(len(points))
-    own = [owner == number for number in range(len(strips))]
-    if not own or min(mask.sum() for mask in own) < 3:
-        return everything
-    return [(fit_strip(select(points, mask), field), mask) for mask in own]
-
-
-def _touching_strips(
-    points: Points, contacts: Sequence[Points], field: Field, alone: float
-) -> list[Strip]:
-    """Find strips that fit the points better than a single strip, whose misfit is `alone`."""
-    sample = points[:: max(1, len(points) // _SAMPLE)]
-    strips = [_ray(sample, contact, field) for contact in contacts]
-    if len(strips) == 1:  # another one may not reach the border
-        along, across = strips[0].coordinates(sample)
-        rest = select(sample, np.abs(across) > strips[0].half_at(along) + field.step)
-        if len(rest) > _OUTLIER_SHARE * len(sample):
-            strips.append(_fit_by_covariance(rest))
-    for _ in range(_ROUNDS):
-        owner = _nearest(sample, strips)
-        groups = [select(sample, owner == number) for number in range(len(strips))]
-        if min(map(len, groups)) < 3:
-            return []
-        strips = _distinct([_fit_by_covariance(group) for group in groups])
-        if len(strips) < 2:
-            return []
-    limit = alone / 2 if len(contacts) == 1 else alone - _OUTLIER_SHARE / 3
-    return strips if _misfit(points, strips, field.step) <= limit else []
-
-
-def _opposite_strips(points: Points, contacts: Sequence[Points], field: Field) -> list[Strip]:
-    """Find two strips that enter from opposite sides and touch."""
-    strips = []
-    for contact in contacts[:2]:
-        middle, length = contact.mean(axis=0), float(np.hypot(*np.ptp(contact, axis=0)))
-        near = select(points, np.hypot(*(points - middle).T) < _LOCAL * length)
-        if len(near) < _MIN_POINTS:
-            return []
-        strip = fit_strip(near, field)
-        away = float((near.mean(axis=0) - middle) @ strip.direction)
-        strip = strip if away > 0 else strip.reversed()
-        strips.append(dataclasses.replace(strip, start_px=-math.inf))
-    turn = math.pi - angle_between(strips[0].direction, strips[1].direction)
-    if not _BENT_RAD < turn < _OPPOSITE_RAD:
-        return []
-    places = [strip.coordinates(points) for strip in strips]
-    inside = [
-        np.abs(across) < strip.half_at(along) + field.step
-        for strip, (along, across) in zip(strips, places)
-    ]
-    found = []
-    for strip, (along, _), own, others in zip(strips, places, inside, inside[::-1]):
-        alone = along[own & ~others]  # each strip ends with its last own point
-        end = float(np.quantile(alone, _QUANTILE)) if len(alone) else float(strip.end_px)
-        found.append(dataclasses.replace(strip, end_px=end))
-    return found
-
-
-def _misfit(points: Points, strips: Sequence[Strip], step_px: float) -> float:
-    """Return the share of points outside all strips plus the share of the strips that is empty."""
-    owner = _nearest(points, strips) if len(strips) > 1 else np.zeros(len(points), np.intp)
-    outside, covered = 0, 0.0
-    for number, strip in enumerate(strips):
-        along, across = strip.coordinates(select(points, owner == number))
-        outside += int((np.abs(across) - strip.half_at(along) > 0.75 * step_px).sum())
-        covered += _covered(along, across, step_px)
-    return outside / len(points) + max(0.0, 1 - len(points) * step_px**2 / max(covered, 1.0))
-
-
-def _covered(along: Points, across: Points, step_px: float) -> float:
-    """Compute the area between the outermost coordinates across, in bins along."""
-    if len(along) < 2:
-        return 0.0
-    width = 2 * step_px
-    bins = ((along - along.min()) / width).astype(np.intp)
-    low, high = np.full(bins.max() + 1, np.inf), np.full(bins.max() + 1, -np.inf)
-    np.minimum.at(low, bins, across)
-    np.maximum.at(high, bins, across)
-    full = high >= low
-    return float((high[full] - low[full] + step_px).sum() * width)
-
-
-def _ray(points: Points, contact: Points, field: Field) -> Strip:
-    """Find the strip from a contact with the border into the image that contains most points."""
-    step_px, start = float(field.step), contact.mean(axis=0)
-    length = float(np.hypot(*np.ptp(contact, axis=0))) + step_px
-    inward = math.atan2(*(field.middle - start)[::-1])
-    side = np.linalg.svd(contact - start, full_matrices=False)[2][0] if len(contact) > 1 else None
-    away = points - start
-    best, maximum = (inward, step_px), -1.0
-    for angle in inward + np.linspace(-1.4, 1.4, 29):
-        direction = np.array([math.cos(angle), math.sin(angle)])
-        sine = 1.0 if side is None else abs(direction[0] * side[1] - direction[1] * side[0])
-        half = max(step_px, 0.55 * length * sine)
-        along = away @ direction
-        across = np.abs(away[:, 1] * direction[0] - away[:, 0] * direction[1])
-        held = (across <= half) & (along > -half)
-        density = float(held.sum()) / half**0.5
-        if density > maximum:
-            best, maximum = (float(angle), half), density
-    angle, half = best
-    direction = np.array([math.cos(angle), math.sin(angle)])
-    along = away @ direction
-    return Strip(start, direction, 0.0, float(along.max()), half, 0.0, 1.0)
-
-
-def _distinct(strips: Sequence[Strip]) -> list[Strip]:
-    """Remove strips that continue another one."""
-    kept: list[Strip] = []
-    for strip in strips:
-        for other in kept:
-            turned = angle_between(strip.direction, other.direction)
-            along, across = other.coordinates((strip.start + strip.end)[None] / 2)
-            on_axis = abs(float(across[0])) < 0.7 * float(other.half_at(float(along[0])))
-            if min(turned, math.pi - turned) < _SAME_RAD and on_axis:
-                break
-        else:
-            kept.append(strip)
-    return kept
-
-
-def _fit_by_covariance(points: Points) -> Strip:
-    """Fit a strip of constant width by moments: fast, but approximate."""
-    origin = points.mean(axis=0)
-    x, y = (points - origin).T
-    angle = 0.5 * math.atan2(2 * float(x @ y), float(x @ x - y @ y))
-    direction = np.array([math.cos(angle), math.sin(angle)])
-    along = x * direction[0] + y * direction[1]
-    across = np.abs(y * direction[0] - x * direction[1])
-    half = max(2 * float(across.mean()), 1.0)  # for points spread evenly over a strip
-    return Strip(origin, direction, float(along.min()), float(along.max()), half, 0.0, 1.0)
-
-
-def _nearest(points: Points, strips: Sequence[Strip]) -> NDArray[np.intp]:
-    """Return the nearest strip of each point; distances from the axis are in half widths."""
-    gaps = []
-    for strip in strips:
-        along, across = strip.coordinates(points)
-        beyond = np.maximum(0, np.maximum(strip.start_px - along, along - strip.end_px))
-        gaps.append(np.hypot(across / strip.half_at(along), beyond / strip.half_px))
-    return np.asarray(np.argmin(gaps, axis=0))
 
 
 def angle_between(first: Points, second: Points) -> float:

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from surgseg_ros.core.keypoints import Geometry, Keypoint, KeypointKind, make_point
-from surgseg_ros.core.parts import Part, ToolParts, within
+from surgseg_ros.core.parts import Part, ToolParts, neighbours
 from surgseg_ros.core.segmentation import MIN_CONTACT, Field, Points
 from surgseg_ros.core.strips import Strip
 
@@ -165,12 +165,7 @@ def _contact(claspers: Sequence[Part], others: Sequence[Part], step_px: float) -
     """Find the points at the edge of jaws that touch the wrist, or another part of the tool."""
     if not claspers or not others:
         return np.empty((0, 2))
-    margin, jaws = 1.5 * step_px, _rims(claspers)
-    near = within(_rims(others), jaws, margin)
-    if not len(near):
-        return near
-    apart = np.abs(jaws[:, None] - near[None]).max(axis=2).min(axis=1)
-    return np.asarray(jaws[apart <= margin])
+    return neighbours(_rims(claspers), _rims(others), step_px)
 
 
 def _root(roots: Points, clasper: Points, width_px: float) -> Points:
