@@ -21,9 +21,9 @@ from surgseg_ros.core.parts import (
     sample_grid,
     touch,
 )
-from surgseg_ros.core.segmentation import Field, Points, select
+from surgseg_ros.core.segmentation import MIN_CONTACT, Field, Points, select
 from surgseg_ros.core.strips import angle_between, strip_along
-from surgseg_ros.core.tool_costs import SHARED, SampleCosts, costs_of
+from surgseg_ros.core.tool_costs import SHARED, SampleCosts, costs_of, is_joined
 from surgseg_ros.core.touching_strips import split_strips
 
 _MAX_GAP: Final = 1.3
@@ -75,7 +75,7 @@ def group_tools(mask: NDArray[np.uint8], field: Field) -> list[ToolParts]:
     for label in (WRIST, CLASPER):
         waiting = [part for part in ends if part.label == label]
         for part in sorted(waiting, key=lambda part: costs.order(part, tools)):
-            _attach(part, tools, costs, mask)
+            _attach(part, tools, costs, mask, field)
     return sorted(tools, key=lambda tool: float(tool.parts[0].middle[0]))
 
 
@@ -285,11 +285,14 @@ def _attach(
     tools: list[ToolParts],
     known: SampleCosts,
     mask: NDArray[np.uint8],
+    field: Field,
 ) -> None:
     """Attach a wrist or a clasper to its tool; split it if it belongs to several tools."""
     sample = part.sample
     costs = [known.of(part, tool) for tool in tools]
     near = _possible_owners(part, tools, costs, mask)
+    if near and np.count_nonzero(field.touches(part.rim)) >= MIN_CONTACT:
+        near = [n for n in near if is_joined(part, tools[n])]
     if not near:
         own = ToolParts([], [], [])
         own.add(part)

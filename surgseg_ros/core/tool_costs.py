@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 from surgseg_ros.core.labels import CLASPER, WRIST
-from surgseg_ros.core.parts import Part, ToolParts, are_near, distances, rim_distances
+from surgseg_ros.core.parts import Part, ToolParts, are_near, distances, neighbours, rim_distances
 from surgseg_ros.core.segmentation import Points
 
 SHARED: Final = 0.35
@@ -25,6 +25,9 @@ _FAR: Final = 3.0
 
 _BEHIND: Final = 2.0
 """Factor for distances behind the end of the shaft, along the shaft."""
+
+_JOINED: Final = 0.2
+"""Shortest contact between a part and the one that it continues, in tool widths."""
 
 
 class SampleCosts:
@@ -105,3 +108,19 @@ def _from_wrist(points: Points, tool: ToolParts) -> Points:
     lengths = np.hypot(*out.T) * float(np.hypot(*axis))
     turned = _COSINE - (out @ axis) / np.maximum(lengths, 1e-9)
     return np.asarray(rim_distances(points, rim) * (1 + np.maximum(0, turned)))
+
+
+def is_joined(part: Part, tool: ToolParts) -> bool:
+    """
+    Return whether a part touches the part of a tool that it continues, along some length.
+
+    :param part: a wrist or a clasper.
+    :param tool: the tool that it may belong to.
+    :return: whether it does; true if the tool has no part that it could continue.
+    """
+    before = tool.shafts if part.label == WRIST else tool.wrists or tool.shafts
+    if not before:
+        return True
+    rim = np.concatenate([known.rim for known in before])
+    contact_px = len(neighbours(part.rim, rim, part.step)) * part.step
+    return contact_px >= _JOINED * tool.width_px

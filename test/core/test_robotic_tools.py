@@ -5,10 +5,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from drawn_masks import bar, empty, find, tool
 
 from surgseg_ros.core import robotic_tools
-from surgseg_ros.core.labels import SHAFT, WRIST
+from surgseg_ros.core.labels import CLASPER, SHAFT, WRIST
 from surgseg_ros.core.parts import MIN_SAMPLES, Part, ToolParts
+from surgseg_ros.core.segmentation import Field
 
 
 @pytest.mark.parametrize(
@@ -26,6 +28,22 @@ def test_a_wrist_is_shared_only_if_two_tools_get_some_of_it(monkeypatch, of_seco
     monkeypatch.setattr(
         robotic_tools, 'costs_of', lambda _points, _label, tool, *_: costs[id(tool)]
     )
-    robotic_tools._attach(Part(WRIST, points, 1), tools, known, np.zeros((1, 40), np.uint8))
+    mask = np.zeros((1, 40), np.uint8)
+    robotic_tools._attach(Part(WRIST, points, 1), tools, known, mask, Field(mask.shape))
     assert [tool.is_shared for tool in tools] == [is_shared] * 2
     assert [len(tool.wrists) for tool in tools] == [1, int(is_shared)]
+
+
+def test_jaws_from_the_border_on_the_shaft_of_another_tool_are_a_tool():
+    mask = tool(empty(), (-20, 60), (400, 60), 40)
+    bar(mask, (60, 269), (90, 50), 14, CLASPER)
+    bar(mask, (100, 269), (130, 50), 14, CLASPER)
+    jaws, other = sorted(find(mask), key=lambda found: found.area_px)
+    assert [len(jaws.parts.shafts), len(jaws.parts.claspers)] == [0, 2]
+    assert len(other.parts.claspers) == 1
+
+
+def test_a_wrist_from_the_border_before_the_jaws_of_another_tool_is_a_tool():
+    mask = tool(empty(), (-20, 130), (300, 130), 40)
+    bar(mask, (479, 130), (250, 130), 60, WRIST)
+    assert len(find(mask)) == 2
