@@ -31,6 +31,7 @@ __all__ = [
     'decode_grey',
     'decode_mask',
     'decode_rgb',
+    'encode_png',
     'is_image_file',
     'no_classes',
 ]
@@ -257,3 +258,23 @@ def no_classes(mask: NDArray[np.uint8], *, undecided: bool) -> list[int]:
     if undecided:
         counts[NO_DECISION] = 0
     return (np.flatnonzero(counts[CLASS_COUNT:]) + CLASS_COUNT).tolist()
+
+
+def encode_png(image: NDArray[np.uint8], compression: int = 1) -> NDArray[np.uint8]:
+    """
+    Encode an image or a mask.
+
+    By default, OpenCV 5 tries all filters in each row. With one of them, a mask of 720p takes 1.6
+    ms instead of 5.6, and files are larger by up to 6 %.
+
+    :param image: (H, W, 3) uint8 RGB, or (H, W) uint8.
+    :param compression: level of zlib, 0 to 9.
+    :return: (N,) uint8, the file.
+    """
+    planes = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
+    settings = [cv2.IMWRITE_PNG_COMPRESSION, compression]
+    names = 'IMWRITE_PNG_FILTER', 'IMWRITE_PNG_FILTER_UP'
+    if all(hasattr(cv2, name) for name in names):  # not in early versions
+        settings += [getattr(cv2, name) for name in names]
+    _, encoded = cv2.imencode('.png', planes, settings)
+    return np.asarray(encoded, np.uint8).reshape(-1)

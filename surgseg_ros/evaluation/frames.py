@@ -17,7 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from surgseg_ros.core.files import replacing
-from surgseg_ros.core.image_files import ImageFileError, check_file, decode_rgb, is_image_file
+from surgseg_ros.core.image_files import (
+    ImageFileError,
+    check_file,
+    decode_rgb,
+    encode_png,
+    is_image_file,
+)
 from surgseg_ros.core.processes import refusal
 from surgseg_ros.evaluation.layout import (
     IMAGE_FOLDERS,
@@ -95,8 +101,7 @@ def write_png(path: Path, image: NDArray[np.uint8], compression: int = 1) -> Non
     :param compression: level of zlib, 0 to 9.
     :raises OSError: if it cannot be written; nothing is left.
     """
-    planes = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
-    _, encoded = cv2.imencode('.png', planes, [cv2.IMWRITE_PNG_COMPRESSION, compression])
+    encoded = encode_png(image, compression)
     with replacing(path, partial=PARTIAL, sync=False) as partial:
         partial.write_bytes(encoded.tobytes())
 

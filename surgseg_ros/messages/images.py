@@ -17,6 +17,7 @@ from surgseg_ros.core.image_files import (
     decode_grey,
     decode_mask,
     decode_rgb,
+    encode_png,
 )
 from surgseg_ros.core.processes import MAX_PIXELS
 from surgseg_ros.core.reasons import ReasonCode
@@ -37,7 +38,6 @@ RgbArray = NDArray[np.uint8]
 MAX_SIDE_PX: Final = 16_384
 
 JPEG_QUALITY: Final = 95
-_PNG_COMPRESSION: Final = 1  # a mask is small at any level, and the first is the fastest
 
 _REMEDIES: Final = {
     'unreadable': 'set the image transport to JPEG or PNG',
@@ -201,8 +201,8 @@ def image_to_jpeg(image: NDArray[np.uint8], header: Any, quality: int = JPEG_QUA
         raise ValueError(f'JPEG quality {quality} is not within 1 to 100')
     _check_array(image, (3,), 'image: give (H, W, 3) of uint8')
     bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    settings = [cv2.IMWRITE_JPEG_QUALITY, quality]
-    return _compressed_msg(header, 'rgb8; jpeg compressed bgr8', '.jpg', bgr, settings)
+    _, encoded = cv2.imencode('.jpg', bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return _compressed_msg(header, 'rgb8; jpeg compressed bgr8', np.asarray(encoded, np.uint8))
 
 
 def mask_to_png(mask: NDArray[np.uint8], header: Any) -> Any:
@@ -215,8 +215,7 @@ def mask_to_png(mask: NDArray[np.uint8], header: Any) -> Any:
     :raises ValueError: if the array has another shape or type.
     """
     _check_array(mask, (), 'mask: give (H, W) of uint8')
-    settings = [cv2.IMWRITE_PNG_COMPRESSION, _PNG_COMPRESSION]
-    return _compressed_msg(header, 'mono8; png compressed ', '.png', mask, settings)
+    return _compressed_msg(header, 'mono8; png compressed ', encode_png(mask))
 
 
 def _check_array(array: NDArray[np.uint8], channels: tuple[int, ...], expected: str) -> None:
@@ -224,8 +223,7 @@ def _check_array(array: NDArray[np.uint8], channels: tuple[int, ...], expected: 
         raise ValueError(f'a {array.dtype} array of shape {array.shape} is not a valid {expected}')
 
 
-def _compressed_msg(header: Any, form: str, suffix: str, planes: Any, settings: list[int]) -> Any:
-    _, encoded = cv2.imencode(suffix, planes, settings)
+def _compressed_msg(header: Any, form: str, encoded: NDArray[np.uint8]) -> Any:
     return TYPES.types[COMPRESSED_IMAGE](header=header, format=form, data=encoded.reshape(-1))
 
 

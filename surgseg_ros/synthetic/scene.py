@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from surgseg_ros.core import labels
 from surgseg_ros.core.files import replacing
+from surgseg_ros.core.image_files import encode_png
 from surgseg_ros.core.instrument_files import (
     INSTANCES_FOLDER,
     INSTRUMENTS_FOLDER,
@@ -54,10 +55,7 @@ _BYTES_PER_PIXEL: Final = 450
 """Memory that drawing a scene takes; measured from 500 to 2000 pixels a side."""
 
 _CHUNK: Final = 30
-_JPEG: Final = [cv2.IMWRITE_JPEG_QUALITY, 92]
-_PNG: Final = [cv2.IMWRITE_PNG_COMPRESSION, 1]
-if hasattr(cv2, 'IMWRITE_PNG_FILTER'):  # not in early versions; OpenCV 5 tries all by default
-    _PNG.extend((cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP))
+_JPEG_QUALITY: Final = 92
 
 
 @dataclass(frozen=True)
@@ -356,8 +354,7 @@ def _draw(job: Job) -> int:
     for index in job.indices:
         for camera, folder in enumerate(folders):
             frame = scene.frame(index, camera)
-            bgr = np.asarray(cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR), np.uint8)
-            _write(folder / 'rgb' / f'{index:09d}{job.image_suffix}', bgr)
+            _write(folder / 'rgb' / f'{index:09d}{job.image_suffix}', frame.image)
             _write(folder / 'segmentation' / f'{index:09d}.png', frame.mask)
             if job.instruments:
                 _write(folder / INSTANCES_FOLDER / f'{index:09d}.png', frame.instances)
@@ -389,7 +386,11 @@ def _scene(
 
 def _write(path: Path, image: NDArray[np.uint8]) -> None:
     """Write an image atomically: a file of its name is always complete."""
-    _, encoded = cv2.imencode(path.suffix, image, _PNG if path.suffix == '.png' else _JPEG)
+    if path.suffix == '.png':
+        encoded = encode_png(image)
+    else:
+        bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+        _, encoded = cv2.imencode('.jpg', bgr, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
     _replace(path, encoded.tobytes())
 
 

@@ -17,7 +17,13 @@ import pytest
 import simplejpeg
 
 from surgseg_ros.core import jpeg as jpeg_module
-from surgseg_ros.core.image_files import MAX_CHUNKS, check_file, decode_mask, no_classes
+from surgseg_ros.core.image_files import (
+    MAX_CHUNKS,
+    check_file,
+    decode_mask,
+    encode_png,
+    no_classes,
+)
 from surgseg_ros.core.jpeg import MAX_SCANS
 from surgseg_ros.messages.encodings import ImageError
 from surgseg_ros.messages.images import rgb_from_msg
@@ -281,3 +287,27 @@ def test_finds_values_that_are_not_a_class():
     mask = np.uint8([[0, 9, 10, 25], [255, 254, 3, 10]])
     assert no_classes(mask, undecided=True) == [10, 25, 254]
     assert no_classes(mask, undecided=False) == [10, 25, 254, 255]
+
+
+def filters_of(png):
+    """Return the filters of the rows of an 8-bit grey PNG with one IDAT chunk."""
+    width = struct.unpack_from('>I', png, 16)[0]
+    start = png.index(b'IDAT') + 4
+    rows = zlib.decompress(png[start : start + struct.unpack_from('>I', png, start - 8)[0]])
+    return set(rows[:: width + 1])
+
+
+def drawn_mask():
+    noise = np.random.default_rng(0).integers(0, 10, (48, 64), np.uint8)
+    return np.where(np.arange(48)[:, None] % 2, noise, np.sort(noise, axis=1)).astype(np.uint8)
+
+
+def test_a_png_is_complete():
+    assert np.array_equal(decode_mask(encode_png(drawn_mask()).tobytes()), drawn_mask())
+
+
+@pytest.mark.skipif(
+    not hasattr(cv2, 'IMWRITE_PNG_FILTER'), reason='this OpenCV has no setting for the filter'
+)
+def test_a_png_takes_one_filter():
+    assert len(filters_of(encode_png(drawn_mask()).tobytes())) == 1
