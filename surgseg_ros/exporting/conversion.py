@@ -23,7 +23,7 @@ from surgseg_ros.core.runtimes import Runtime, TorchRuntime
 from surgseg_ros.core.runtimes.base import import_library
 from surgseg_ros.core.runtimes.conversion import OPENVINO_REMEDY, VERDICT_FILE
 from surgseg_ros.core.runtimes.exported import OpenVinoRuntime
-from surgseg_ros.core.runtimes.pytorch import load_network
+from surgseg_ros.core.runtimes.pytorch import load_network, speed_up
 from surgseg_ros.core.self_test import draw
 from surgseg_ros.synthetic import Scene
 
@@ -120,7 +120,7 @@ def convert_model(
     :raises ModelError: if the folder cannot be used.
     """
     spec, weights = read_model(folder)
-    network = load_network(spec, weights)
+    network = speed_up(load_network(spec, weights), spec.input_size)
     report('exporting the graph')
     try:
         save(openvino_model(network, spec), output)

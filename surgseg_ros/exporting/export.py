@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from surgseg_ros.core.files import check_new_folder, check_room, new_folder, write_whole
@@ -29,7 +29,7 @@ from surgseg_ros.core.model_folder import (
 from surgseg_ros.core.postprocessing import drop_small_regions
 from surgseg_ros.core.runtimes import Runtime, TorchRuntime, load_runtime
 from surgseg_ros.core.runtimes.base import import_library, read_export
-from surgseg_ros.core.runtimes.pytorch import load_network
+from surgseg_ros.core.runtimes.pytorch import SegmentationNetwork, load_network, speed_up
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.core.self_test import check_self_test, make_self_test
 from surgseg_ros.evaluation.metrics import FrameCounts, count_frame, summarize
@@ -42,7 +42,9 @@ Fitted = Sequence[NDArray[np.uint8]]
 """Images of (1, h, w, 3) RGB, as input of the network."""
 
 
-def to_openvino(network: nn.Module, spec: ModelSpec, fitted: Fitted, folder: Path) -> None:
+def to_openvino(
+    network: SegmentationNetwork, spec: ModelSpec, fitted: Fitted, folder: Path
+) -> None:
     """
     Write a network as OpenVINO files.
 
@@ -51,13 +53,14 @@ def to_openvino(network: nn.Module, spec: ModelSpec, fitted: Fitted, folder: Pat
     :param fitted: frames to calibrate int8 with; empty for another precision.
     :param folder: folder of the files.
     """
-    model = openvino_model(network, spec)
-    if fitted:
-        model = _quantize(model, fitted)
+    if fitted:  # the layers as they are, since their ranges are measured
+        model = _quantize(openvino_model(network, spec), fitted)
+    else:
+        model = openvino_model(speed_up(network, spec.input_size), spec)
     save(model, folder)
 
 
-def to_onnx(network: nn.Module, spec: ModelSpec, fitted: Fitted, folder: Path) -> None:
+def to_onnx(network: SegmentationNetwork, spec: ModelSpec, fitted: Fitted, folder: Path) -> None:
     """
     Write a network as an ONNX file; see to_openvino.
 
@@ -91,7 +94,7 @@ class Backend(NamedTuple):
     :param libraries: libraries that both need.
     """
 
-    convert: Callable[[nn.Module, ModelSpec, Fitted, Path], None]
+    convert: Callable[[SegmentationNetwork, ModelSpec, Fitted, Path], None]
     runtime: str
     libraries: tuple[str, ...]
 
@@ -115,7 +118,9 @@ def check_libraries(backend: str, *, calibrate: bool) -> None:
         _library(name)
 
 
-def convert(backend: str, network: nn.Module, spec: ModelSpec, fitted: Fitted, to: Path) -> None:
+def convert(
+    backend: str, network: SegmentationNetwork, spec: ModelSpec, fitted: Fitted, to: Path
+) -> None:
     """
     Write a network's files for a backend, without the log output of its libraries.
 

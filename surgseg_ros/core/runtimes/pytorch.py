@@ -10,11 +10,13 @@ import inspect
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import segmentation_models_pytorch as smp
 import torch
+from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoderBlock
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from surgseg_ros.core.labels import CLASS_COUNT
@@ -155,15 +157,39 @@ def fuse_batch_norm(network: SegmentationNetwork, size: tuple[int, int]) -> Segm
     """
     fused = copy.deepcopy(network)
     _fuse(fused)
-    fused.to(memory_format=torch.channels_last)
+    return _if_same(fused, network, size)
+
+
+@torch.no_grad()
+def speed_up(network: SegmentationNetwork, size: tuple[int, int]) -> SegmentationNetwork:
+    """
+    Arrange a network for a CPU: fuse batch normalization, and convolve before upsampling.
+
+    :param network: see `fuse_batch_norm`.
+    :param size: (h, w) of its input in pixels.
+    :return: a network whose logits differ only by rounding; `network` itself if that fails.
+    """
+    fused = fuse_batch_norm(network, size)
+    if fused is network:
+        return network
+    changed = copy.deepcopy(fused)
+    _convolve_early(changed)
+    return _if_same(changed, fused, size)
+
+
+def _if_same(
+    changed: SegmentationNetwork, network: SegmentationNetwork, size: tuple[int, int]
+) -> SegmentationNetwork:
+    """Return the changed network if it computes the same logits; otherwise the other one."""
+    changed.to(memory_format=torch.channels_last)
     shape = 1, *(min(side, _SIDE_PX) for side in size), 3
     image = torch.randint(256, shape, generator=torch.Generator().manual_seed(0)).byte()
     try:
-        expected, found = (_logits(each, image) for each in (network, fused))
+        expected, found = (_logits(each, image) for each in (network, changed))
     except Exception:  # architectures reject sizes with different exceptions
         return network
     is_same = (found - expected).abs().max() <= _TOLERANCE * expected.abs().max()
-    return fused if is_same else network
+    return changed if is_same else network
 
 
 def _logits(network: nn.Module, image: Tensor) -> Tensor:
@@ -179,6 +205,80 @@ def _fuse(module: nn.Module) -> None:
             setattr(module, next_name, nn.Identity())
     for child in module.children():
         _fuse(child)
+
+
+_WINDOW_OF_2: Final = (((1, 1, 0), (0, 0, 1)), ((1, 0, 0), (0, 1, 1)))
+"""Which of three weights two pixels get, for the odd row of the first and the even of the next."""
+
+_WINDOW_OF_3: Final = (((1, 0, 0), (0, 1, 1), (0, 0, 0)), ((0, 0, 0), (1, 1, 0), (0, 0, 1)))
+"""Which of three weights three pixels get, for the even and the odd row of the one between."""
+
+
+class EarlyConvolution(nn.Module):
+    """
+    A block whose first convolution is computed before the upsampling.
+
+    A window of two pixels takes fewer operations, but its result has one row and column more at
+    each side, and a copy without them pays only where what comes from the encoder is added anyway.
+
+    :param block: the block, with batch normalization fused; its other layers are shared.
+    :param channels: channels of its feature map, which are the first of the convolution's input.
+    """
+
+    def __init__(self, block: UnetDecoderBlock, channels: int) -> None:
+        """Split the convolution."""
+        super().__init__()
+        first, *rest = block.conv1
+        weight, of_skip = first.weight.detach().tensor_split([channels], dim=1)
+        has_skip = of_skip.shape[1] > 0
+        window = torch.tensor(_WINDOW_OF_2 if has_skip else _WINDOW_OF_3).to(weight)
+        kernels = torch.einsum('pax,qby,oixy->opqiab', window, window, weight).flatten(0, 2)
+        self.early = _convolution(kernels, first.bias.detach().repeat_interleave(4))
+        self.of_skip = _convolution(of_skip) if has_skip else None
+        self.rest = nn.Sequential(*rest, *block.conv2)
+
+    def forward(
+        self,
+        feature_map: Tensor,
+        target_height: int,
+        target_width: int,
+        skip_connection: Tensor | None = None,
+    ) -> Tensor:
+        """Compute what the block would, whose arguments these are."""
+        planes = F.pixel_shuffle(self.early(feature_map), 2)
+        if self.of_skip is not None:
+            planes = planes[..., 1:-1, 1:-1] + self.of_skip(skip_connection)
+        result: Tensor = self.rest(planes)
+        return result
+
+
+def _convolution(weight: Tensor, bias: Tensor | None = None) -> nn.Conv2d:
+    out, into, side = weight.shape[:3]
+    made = nn.Conv2d(into, out, side, padding=1, bias=bias is not None)
+    made.load_state_dict({'weight': weight} if bias is None else {'weight': weight, 'bias': bias})
+    return made
+
+
+def _convolve_early(network: nn.Module) -> None:
+    """
+    Replace the blocks of U-Nets that upsample to the nearest neighbour.
+
+    :param network: the network, with batch normalization fused; modified.
+    """
+    unets: list[Any] = [each for each in network.modules() if isinstance(each, smp.Unet)]
+    for unet in unets:
+        channels = unet.encoder.out_channels[-1]
+        for place, block in enumerate(unet.decoder.blocks):
+            following = block.conv2[0].out_channels
+            if _is_plain(block):
+                unet.decoder.blocks[place] = EarlyConvolution(block, channels)
+            channels = following
+
+
+def _is_plain(block: UnetDecoderBlock) -> bool:
+    attentions = block.attention1.attention, block.attention2.attention
+    is_usual = block.interpolation_mode == 'nearest' and block.conv1[0].bias is not None
+    return is_usual and all(isinstance(each, nn.Identity) for each in attentions)
 
 
 _WORDS: Final = {'f32': 'float32', 'bf16': 'bfloat16', 'f16': 'float16'}
@@ -205,8 +305,8 @@ class TorchRuntime:
         :param max_batch_size: the maximum number of images per call.
         """
         self.device, self.precision = torch.device(device), precision
-        network = fuse_batch_norm(load_network(spec, weights), spec.input_size)
-        self.network = network.to(self.device)
+        prepare = speed_up if self.device.type == 'cpu' else fuse_batch_norm
+        self.network = prepare(load_network(spec, weights), spec.input_size).to(self.device)
         self.network.layers.to(TORCH_PRECISIONS[precision])
         self._allow_tf32 = precision != 'f32'
         self._graphs = Graphs(_close) if self.device.type == 'cuda' else None
