@@ -261,8 +261,8 @@ TABLE: Final = (
     Parameter(
         'track_lost_ms',
         DEFAULT_TRACK_LOST_MS,
-        'Milliseconds for which an instrument may be out of sight and keep its id; 0: not even '
-        'for one image.',
+        'Milliseconds for which an instrument may be out of sight and keep its id, 10 times as '
+        'long while other instruments cover it; 0: not even for one image.',
         (0, LONGEST_LOSS_MS),
         offline=True,
     ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,12 @@ from surgseg_ros.core.runs import Runs
 
 DEFAULT_TRACK_LOST_MS: Final = 500
 LONGEST_LOSS_MS: Final = 10_000
+
+COVERED_TIMES: Final = 10
+"""A track that other instruments cover is kept this many times as long."""
+
+_COVERED_SHARE: Final = 0.5
+"""Share of a track's pixels of which other instruments are in the place."""
 
 MAX_TRACKED: Final = 64
 """Only the largest instruments get an id; lost tracks are limited to the same number."""
@@ -46,8 +52,7 @@ _MAX_DISTANCE: Final = 0.5
 _MIN_OVERLAP: Final = 0.5
 
 # Terms of the cost of a match, besides the negative log-likelihood of the position.
-
-_OVERLAP_COST: Final = 4.0
+_OVERLAP_COST: Final = 8.0
 _AXIS_COST: Final = 4.0
 _AREA_COST: Final = 1.0
 
@@ -83,13 +88,6 @@ class _Features(NamedTuple):
     axes: Values
     areas: Values
     cells: Values
-
-    def take(self, chosen: NDArray[np.intp]) -> _Features:
-        """Select some rows."""
-        labels, places, axes, areas, cells = self
-        return _Features(
-            labels[chosen], places[chosen], axes[chosen], areas[chosen], cells[chosen]
-        )
 
 
 class _Motion(NamedTuple):
@@ -140,6 +138,7 @@ class _Tracks(NamedTuple):
     :param numbers: (n,) track ids.
     :param began_ns: (n,) when the instrument was first seen.
     :param seen_ns: (n,) when it was last seen.
+    :param covered_ns: (n,) for how long other instruments have covered its place since then.
     :param features: features when it was last seen.
     :param motion: the predicted state.
     """
@@ -147,32 +146,27 @@ class _Tracks(NamedTuple):
     numbers: NDArray[np.intp]
     began_ns: NDArray[np.int64]
     seen_ns: NDArray[np.int64]
+    covered_ns: NDArray[np.int64]
     features: _Features
     motion: _Motion
 
-    def take(self, chosen: NDArray[np.intp]) -> _Tracks:
-        """Select some tracks."""
-        return _Tracks(
-            self.numbers[chosen],
-            self.began_ns[chosen],
-            self.seen_ns[chosen],
-            self.features.take(chosen),
-            _Motion(*(values[chosen] for values in self.motion)),
-        )
 
-    def joined(self, others: _Tracks) -> _Tracks:
-        """Append other tracks."""
-        features, motion = (
-            [np.concatenate(both) for both in zip(*pair)]
-            for pair in ((self.features, others.features), (self.motion, others.motion))
-        )
-        return _Tracks(
-            np.concatenate([self.numbers, others.numbers]),
-            np.concatenate([self.began_ns, others.began_ns]),
-            np.concatenate([self.seen_ns, others.seen_ns]),
-            _Features(*features),
-            _Motion(*motion),
-        )
+_Rows = TypeVar('_Rows', bound=tuple[Any, ...])
+
+
+def _take(rows: _Rows, chosen: NDArray[np.intp]) -> _Rows:
+    """Select some rows of features, motions or tracks."""
+    columns: Any = rows
+    taken = (_take(x, chosen) if isinstance(x, tuple) else x[chosen] for x in columns)
+    return cast(_Rows, columns._make(taken))
+
+
+def _joined(rows: _Rows, others: _Rows) -> _Rows:
+    """Append other rows."""
+    columns: Any = rows
+    pairs = zip(columns, others)
+    joined = (_joined(*x) if isinstance(x[0], tuple) else np.concatenate(x) for x in pairs)
+    return cast(_Rows, columns._make(joined))
 
 
 class Tracker:
@@ -185,7 +179,8 @@ class Tracker:
 
     Not thread-safe.
 
-    :param lost_ms: how long an instrument may be lost and keep its id; 0 ends tracks at once.
+    :param lost_ms: how long an instrument may be lost and keep its id, COVERED_TIMES as long while
+        other instruments cover its place; 0 ends tracks at once.
     """
 
     def __init__(self, lost_ms: float = DEFAULT_TRACK_LOST_MS) -> None:
@@ -246,37 +241,39 @@ class Tracker:
             costs[tracks.seen_ns < self._last_ns] += _LOST_TRACK_COST
             old, new = _assign(costs)
             numbers[new] = tracks.numbers[old]
-            found = tracks.take(old)
-            found = found._replace(
+            found = _take(tracks, old)._replace(
                 seen_ns=np.full(len(old), self._now_ns),
-                features=seen.take(new),
-                motion=found.motion.corrected(seen.places[new]),
+                covered_ns=np.zeros(len(old), np.int64),
+                features=_take(seen, new),
+                motion=_take(tracks.motion, old).corrected(seen.places[new]),
             )
-            lost = np.setdiff1d(np.arange(len(tracks.numbers)), old)
-            self._tracks = tracks.take(lost).joined(found)
+            lost = _take(tracks, np.setdiff1d(np.arange(len(tracks.numbers)), old))
+            dt_ns = self._now_ns - self._last_ns
+            covered_ns = lost.covered_ns + dt_ns * _are_covered(lost, seen, self._size)
+            covered_ns = np.minimum(covered_ns, (COVERED_TIMES - 1) * self._lost_ns)
+            self._tracks = _joined(lost._replace(covered_ns=covered_ns), found)
         fresh = np.flatnonzero(numbers == 0)
         numbers[fresh] = self._last_number + 1 + np.arange(len(fresh))
         self._last_number += len(fresh)
-        started = self._started(numbers[fresh], seen.take(fresh))
-        self._tracks = started if self._tracks is None else self._tracks.joined(started)
+        started = self._started(numbers[fresh], _take(seen, fresh))
+        self._tracks = started if self._tracks is None else _joined(self._tracks, started)
         return numbers
 
     def _started(self, numbers: NDArray[np.intp], seen: _Features) -> _Tracks:
         variances = np.tile([_PLACE_SIGMA**2, 0.0, _FIRST_SPEED**2], (len(numbers), 1))
         motion = _Motion(seen.places, np.zeros_like(seen.places), variances)
         now_ns = np.full(len(numbers), self._now_ns)
-        return _Tracks(numbers, now_ns, now_ns, seen, motion)
+        return _Tracks(numbers, now_ns, now_ns, np.zeros_like(now_ns), seen, motion)
 
     def _predict(self, dt_s: float) -> None:
         """Predict all tracks; end those lost for too long and, of too many, those lost longest."""
         if self._tracks is None:
             return
         seen_ns = self._tracks.seen_ns
-        kept = np.flatnonzero(
-            (seen_ns == self._last_ns) | (self._now_ns - seen_ns <= self._lost_ns)
-        )
+        lost_ns = self._now_ns - seen_ns - self._tracks.covered_ns
+        kept = np.flatnonzero((seen_ns == self._last_ns) | (lost_ns <= self._lost_ns))
         kept = np.sort(kept[np.argsort(-seen_ns[kept], kind='stable')[: 2 * MAX_TRACKED]])
-        tracks = self._tracks.take(kept)
+        tracks = _take(self._tracks, kept)
         self._tracks = tracks._replace(motion=tracks.motion.after(dt_s))
 
 
@@ -369,15 +366,22 @@ def _costs(tracks: _Tracks, seen: _Features, size: tuple[int, int]) -> Values:
     return np.where(allowed, costs, _NO_MATCH)
 
 
+def _are_covered(tracks: _Tracks, seen: _Features, size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Return (n,) whether instruments are where each track was last seen, or is predicted."""
+    filled = (seen.cells / seen.cells.max(axis=(1, 2), keepdims=True)).sum(axis=0).clip(max=1)
+    known = tracks.features.cells
+    moved = _shift_cells(known, tracks.motion.places - tracks.features.places, size)
+    both = np.stack([known, moved])
+    shares = (both * filled).sum(axis=(2, 3)) / np.maximum(both.sum(axis=(2, 3)), 1e-9)
+    return np.asarray(shares.max(axis=0) >= _COVERED_SHARE)
+
+
 def _shift_cells(cells: Values, shifts: Values, size: tuple[int, int]) -> Values:
     """Shift coarse masks by whole cells; cells that leave the image are dropped."""
     side = -(-max(size) // _CELLS)
     steps = np.rint(shifts * size[0] / side).astype(np.intp)
-    changed = np.flatnonzero(steps.any(axis=1))
-    if not len(changed):
-        return cells
     moved = cells.copy()
-    for place in changed.tolist():
+    for place in np.flatnonzero(steps.any(axis=1)).tolist():
         right, down = steps[place].tolist()
         moved[place] = 0
         target = moved[place, max(0, down) :, max(0, right) :]

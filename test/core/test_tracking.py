@@ -71,6 +71,32 @@ def test_a_hidden_instrument_keeps_its_id_for_half_a_second(away_ms, expected):
     assert ids(tracker, rod(100 + back_ms // 10), back_ms) == [expected]
 
 
+@pytest.mark.parametrize(
+    ('lost_ms', 'away_ms', 'expected'),
+    [(500, 2000, 1), (500, 5100, 2), (200, 1900, 1), (0, 40, 2)],
+)
+def test_an_instrument_that_another_one_covers_keeps_its_id_ten_times_as_long(
+    lost_ms, away_ms, expected
+):
+    tracker, cover = Tracker(lost_ms), bar(empty(), (100, -10), (100, 280), 60, HOLDER)
+    for at_ms in range(0, 200, 20):
+        assert ids(tracker, rod(100), at_ms, SUCTION) == [1]
+    for at_ms in range(200, 180 + away_ms, 20):
+        assert ids(tracker, cover, at_ms, SUCTION) == []
+    assert ids(tracker, rod(100), 180 + away_ms, SUCTION) == [expected + (expected > 1)]
+
+
+def test_an_instrument_that_is_covered_for_a_time_is_lost_when_its_place_is_seen():
+    tracker, cover = Tracker(), bar(empty(), (100, -10), (100, 280), 60, HOLDER)
+    for at_ms in range(0, 200, 20):
+        assert ids(tracker, rod(100), at_ms, SUCTION) == [1]
+    for at_ms in range(200, 1200, 20):
+        ids(tracker, cover, at_ms)
+    for at_ms in range(1200, 1800, 20):
+        ids(tracker, empty(), at_ms)
+    assert ids(tracker, rod(100), 1800, SUCTION) == [3]
+
+
 def test_with_a_maximum_of_0_one_missing_image_ends_a_track():
     tracker = Tracker(0)
     masks = rod(9), rod(9), empty(), rod(9)
@@ -116,6 +142,15 @@ def test_the_larger_piece_of_a_split_instrument_keeps_the_id():
         assert ids(tracker, cut, at_ms, CLAMPS) == [1, 2]
     for at_ms in range(1200, 1400, 33):
         assert ids(tracker, whole, at_ms, CLAMPS) == [1]
+
+
+def test_the_larger_piece_keeps_the_id_although_the_smaller_one_is_nearer_to_the_middle():
+    tracker = Tracker()
+    whole = bar(empty(), (100, 130), (340, 130), 8, CLAMPS)
+    cut = bar(bar(empty(), (100, 130), (210, 130), 8, CLAMPS), (225, 130), (250, 130), 8, CLAMPS)
+    for at_ms in range(0, 330, 33):
+        assert ids(tracker, whole, at_ms, CLAMPS) == [1]
+    assert ids(tracker, cut, 330, CLAMPS) == [1, 2]
 
 
 @pytest.mark.parametrize('at_ms', [-1, -5000, LONGEST_GAP_NS // MS + 1], ids=str)
