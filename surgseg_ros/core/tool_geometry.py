@@ -196,21 +196,24 @@ def jaw_tips(clasper: Points, pivot: Points, step_px: float) -> list[Points]:
     far = np.flatnonzero(radius > _FAR * radius.max())
     order = far[np.argsort(angle[far], kind='stable')]
     gaps = np.diff(angle[order])
-    groups = [order]
     if len(gaps):
         place = int(gaps.argmax())
         minimum = max(_GAP_RAD, 1.6 * step_px / float(radius[order].mean()))
         share = (place + 1) / len(order)
         if gaps[place] > minimum and _MIN_SHARE < share < 1 - _MIN_SHARE:
-            groups = [order[: place + 1], order[place + 1 :]]
-    if len(groups) == 1:
-        return _closed_tips(clasper[order], pivot, step_px)
-    return [_tip(clasper[group], pivot, step_px) for group in groups]
+            tips = []
+            for group in (order[place::-1], order[place + 1 :]):  # from the inner edge outwards
+                inner = math.atan2(middle[1], middle[0]) + float(angle[group[len(group) // 20]])
+                along = np.array([math.cos(inner), math.sin(inner)])
+                tips.append(_tip(clasper[group], pivot, along, step_px))
+            return tips
+    return _closed_tips(clasper[order], pivot, step_px)
 
 
 def _closed_tips(jaws: Points, pivot: Points, step_px: float) -> list[Points]:
     """Find the tips of closed jaws: halfway between the middle and either side of their end."""
-    tip = _tip(jaws, pivot, step_px)
+    towards = jaws.mean(axis=0) - pivot
+    tip = _tip(jaws, pivot, towards / max(float(np.hypot(*towards)), 1e-9), step_px)
     direction = (tip - pivot) / max(float(np.hypot(*(tip - pivot))), 1e-9)
     along = (jaws - pivot) @ direction
     normal = np.array([-direction[1], direction[0]])
@@ -219,10 +222,8 @@ def _closed_tips(jaws: Points, pivot: Points, step_px: float) -> list[Points]:
     return [tip - quarter * normal, tip + quarter * normal]
 
 
-def _tip(jaw: Points, pivot: Points, step_px: float) -> Points:
-    """Find the middle of the far end of a jaw."""
-    direction = jaw.mean(axis=0) - pivot
-    direction = direction / max(float(np.hypot(*direction)), 1e-9)
+def _tip(jaw: Points, pivot: Points, direction: Points, step_px: float) -> Points:
+    """Find the middle of the far end of a jaw in a direction, which is a unit vector."""
     along = (jaw - pivot) @ direction
     length = float(along.max())
     normal = np.array([-direction[1], direction[0]])

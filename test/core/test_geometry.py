@@ -100,6 +100,23 @@ def test_the_pivot_is_between_wide_jaws_of_which_one_reaches_farther_back():
     assert geometry.opening_deg > 20
 
 
+def test_tips_of_wide_jaws_are_where_their_edges_meet():
+    mask = bar(empty(), (-20, 130), (200, 130), 60, SHAFT)
+    expected = {}
+    for kind, side in ((KINDS.LEFT_JAW_TIP, -1), (KINDS.RIGHT_JAW_TIP, 1)):
+        turn = side * 0.3
+        along = np.array([np.cos(turn), np.sin(turn)])
+        out = side * np.array([-along[1], along[0]])
+        form = ((0, 0), (90, 0), (90, 5), (75, 32), (40, 44), (0, 44))
+        places = [np.array([250, 130]) + x * along + y * out for x, y in form]
+        cv2.fillPoly(mask, [np.rint(places).astype(np.int32)], CLASPER)
+        expected[kind] = places[1]
+    bar(mask, (200, 130), (262, 130), 50, WRIST)
+    points, _ = points_of(mask)
+    for kind, place in expected.items():
+        assert points[kind].place == pytest.approx(place, abs=6)
+
+
 def test_jaws_that_the_border_cuts_off_have_no_visible_tip():
     mask = bar(empty(), (-20, 60), (200, 60), 40, SHAFT)
     bar(mask, (200, 60), (236, 60), 30, WRIST)
