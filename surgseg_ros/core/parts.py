@@ -84,8 +84,8 @@ class ToolParts:
     :param shafts: pieces of its shaft.
     :param wrists: pieces of its wrist.
     :param claspers: pieces of its jaws.
-    :param is_shared: whether its jaws or wrist were cut out of a component that touches several
-        tools, so that the jaws may belong to another tool.
+    :param is_shared: whether a jaw touches several tools, or its jaws or wrist were cut out of a
+        component that does, so that jaws may belong to another tool.
     """
 
     shafts: list[Part]

@@ -300,7 +300,10 @@ def _attach(
         return
     close = [n for n in near if costs[n].min() <= SHARED]
     if part.label == CLASPER and len(close) > 1:
-        close = near = _select_owners(part, [tools[n] for n in close], close)
+        close = _touching(part, tools, close)
+        for n in close:  # even if only one of them can be its owner, that is a guess
+            tools[n].is_shared |= len(close) > 1
+        close = near = _without_jaws(part, tools, close) or close
     if len(close) < 2:
         nearest = [float(np.sort(costs[n])[: 1 + len(sample) // 4].mean()) for n in near]
         tools[near[int(np.argmin(nearest))]].add(part)
@@ -342,20 +345,19 @@ def _possible_owners(
     return near
 
 
-def _select_owners(jaw: Part, tools: list[ToolParts], numbers: list[int]) -> list[int]:
-    """Select the possible tools of a jaw: the only one without jaws, or all that it touches."""
-    gaps = [float((costs_of(jaw.rim, CLASPER, tool) * tool.width_px).min()) for tool in tools]
-    limit_px = min(gaps) + _CONTACT * jaw.step
-    touching = [place for place, gap in enumerate(gaps) if gap <= limit_px]
-    bare = [place for place in touching if not tools[place].claspers]
-    area = len(jaw.points)
-    whole = all(
-        sum(len(part.points) for part in tools[place].claspers) >= area
-        for place in touching
-        if place not in bare
-    )
-    chosen = bare if len(bare) == 1 and whole else touching
-    return [numbers[place] for place in chosen]
+def _touching(jaw: Part, tools: list[ToolParts], numbers: list[int]) -> list[int]:
+    """Select the tools that a jaw touches, or those to which it is as near."""
+    rims = [costs_of(jaw.rim, CLASPER, tools[n]) * tools[n].width_px for n in numbers]
+    gaps = [float(rim.min()) for rim in rims]
+    return [n for n, gap in zip(numbers, gaps) if gap <= min(gaps) + _CONTACT * jaw.step]
+
+
+def _without_jaws(jaw: Part, tools: list[ToolParts], numbers: list[int]) -> list[int]:
+    """Return the only tool without jaws, if the jaws of each other tool are as large as a jaw."""
+    areas = {n: sum(len(part.points) for part in tools[n].claspers) for n in numbers}
+    bare = [n for n in numbers if not areas[n]]
+    whole = all(area >= len(jaw.points) for area in areas.values() if area)
+    return bare if len(bare) == 1 and whole else []
 
 
 def _has_fork_only(tool: ToolParts, wrist: Part, step_px: float) -> bool:

@@ -47,3 +47,12 @@ def test_a_wrist_from_the_border_before_the_jaws_of_another_tool_is_a_tool():
     mask = tool(empty(), (-20, 130), (300, 130), 40)
     bar(mask, (479, 130), (250, 130), 60, WRIST)
     assert len(find(mask)) == 2
+
+
+def test_a_jaw_between_two_wrists_is_uncertain_even_if_one_tool_lacks_jaws():
+    mask = bar(bar(empty(), (-20, 130), (150, 130), 40, SHAFT), (150, 130), (200, 130), 30, WRIST)
+    bar(bar(mask, (500, 130), (330, 130), 40, SHAFT), (330, 130), (280, 130), 30, WRIST)
+    bar(mask, (200, 112), (250, 60), 18, CLASPER)
+    assert [found.parts.is_shared for found in find(mask)] == [False, False]
+    bar(mask, (200, 134), (280, 134), 12, CLASPER)
+    assert [found.parts.is_shared for found in find(mask)] == [True, True]
