@@ -48,8 +48,8 @@ _FILLED: Final = 0.8
 _STUB: Final = 0.8
 """Shortest strip, in widths."""
 
-_COVER_LENGTH: Final = 3.0
-"""Longest bent end of a shaft, in its widths; that of a tool with a soft cover is 2.5."""
+_COVER_LENGTH: Final = 4.5
+"""Longest bent end of a shaft, in its widths: a soft cover, and what overlaps with the shaft."""
 
 _COVER_WIDTH: Final = 1.2
 """Largest width of a bent end, in widths of the shaft."""
@@ -233,14 +233,17 @@ def _between(first: _Edge, second: _Edge) -> Strip | None:
 
 def _choose_strips(region: _Region) -> list[_Candidate]:
     """Choose two or more strips that cover the region; return none if it takes only one."""
-    candidates, chosen, most = region.candidates(), list[_Candidate](), 0
+    candidates, chosen = region.candidates(), list[_Candidate]()
+    if not candidates:
+        return []
+    most = np.count_nonzero(candidates[0].covered) + _SHARE * len(region.points)
     for pair in itertools.combinations(candidates, 2):
-        both = int(np.count_nonzero(pair[0].covered | pair[1].covered))
+        both = np.count_nonzero(pair[0].covered | pair[1].covered)
         if both > most and _are_separate(*pair):
             chosen, most = list(pair), both
-    if candidates and not chosen:
+    if not chosen:
         return _with_rest(candidates[0], region)
-    while chosen and len(chosen) < _MAX_STRIPS:
+    while len(chosen) < _MAX_STRIPS:
         open_ = ~np.any([known.covered for known in chosen], axis=0)
         others = [c for c in candidates if all(_are_separate(c, known) for known in chosen)]
         best = max(others, key=lambda c: np.count_nonzero(c.covered & open_), default=None)
