@@ -6,6 +6,7 @@ Messages of results have the header of their image, unchanged.
 """
 
 import dataclasses
+import functools
 import struct
 from collections.abc import Sequence
 from pathlib import Path
@@ -266,6 +267,7 @@ def _box(
     )
 
 
+@functools.cache
 def _no_pose() -> Any:
     """Create an identity pose with zero covariance, which means an unknown 3-D pose."""
     pose = _pose((0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0))
