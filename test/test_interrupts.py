@@ -247,6 +247,19 @@ def test_an_interruption_prints_one_line_and_leaves_nothing(
     assert left <= {*map(str, ('data', 'masks', 'bag', 'json', 'model', 'out'))}
 
 
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_an_evaluation_in_several_processes_leaves_nothing(
+    number: int, places: dict[str, Path], start: Callable[..., Run]
+) -> None:
+    words = [word.format(**places) for word in INTERRUPTIONS['evaluate_bag'].words]
+    many = ('--threads', '8', '--runtime', 'torch')
+    run = start([sys.executable, '-m', 'surgseg_ros', 'evaluate_bag', *words, *many])
+    run.wait_for(lambda: 'frame/s' in run.output['stderr'] and len(run.others()) > 5)
+    assert run.end(number, group=number == signal.SIGINT) == 128 + number
+    assert run.lines()[-1].endswith(VERBS['evaluate_bag'].leftovers)
+    assert not places['out'].exists()
+
+
 SCRIPT = """
 import os, signal, sys, time
 from surgseg_ros import __main__ as commands

@@ -46,7 +46,8 @@ class MaskBuffer:
         :param place: index of its image.
         :param mask: (H, W) uint8, or None, which is kept too.
         """
-        self._fresh[place] = mask
+        # A copy, since the memory of an array that another process sent is to be used again.
+        self._fresh[place] = None if mask is None else mask.copy()
         if len(self._fresh) > _UNCOMPRESSED:
             oldest = next(iter(self._fresh))
             if (kept := self._fresh[oldest]) is not None:

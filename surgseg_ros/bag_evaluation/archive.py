@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Evaluates several bags: stores finished results, and merges them like videos of a data set."""
 
-import contextlib
 import hashlib
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -16,10 +15,11 @@ from tqdm import tqdm
 from surgseg_ros.bag_evaluation.bag_scan import bag_files, fingerprint, reported
 from surgseg_ros.bag_evaluation.frames import Options
 from surgseg_ros.bag_evaluation.results import FORMAT, BagResult, merge
-from surgseg_ros.bag_evaluation.runners import Done, Job, Outcome, Runner, WorkerError, clear
+from surgseg_ros.bag_evaluation.runners import Done, Job, Outcome, Runner, clear
+from surgseg_ros.bag_evaluation.stages import WorkerError
 from surgseg_ros.bags.reading import BagError
 from surgseg_ros.bags.sources import METADATA_FILE, STORAGES, storage_ending
-from surgseg_ros.core.files import make_folder, remove_empty, write_whole, writing
+from surgseg_ros.core.files import cleaned_up, make_folder, remove_empty, write_whole, writing
 from surgseg_ros.core.model_folder import SPEC_FILE, read_spec
 from surgseg_ros.evaluation.metrics import FrameCounts
 
@@ -227,10 +227,10 @@ def run(
     todo = [task for task in tasks if task.job.name not in done]
     outputs = [task.output for task in todo if task.output]
     _refuse_to_overwrite(outputs)
-    new_folders = [x for output in outputs for x in output.parents if not x.exists()]
+    new_folders = [x for output in outputs for x in output.parents[::-1] if not x.exists()]
     unreadable: dict[str, str] = {}
     of_name = {task.job.name: task for task in todo}
-    with _outcomes(runner, todo) as outcomes:
+    with _outcomes(runner, todo, new_folders) as outcomes:
         for job, outcome in tqdm(
             outcomes, 'bags', len(todo), leave=False, disable=len(tasks) == 1
         ):
@@ -244,36 +244,31 @@ def run(
                 _store_result(of_name[job.name], outcome, store)
                 done[job.name] = outcome
     if not done:
-        _remove_new_folders(store, new_folders)
+        if store is not None:
+            store.remove_if_empty()
+        remove_empty(new_folders)
         raise BagError('; '.join(unreadable.values()))
     results = {name: outcome.result for name, outcome in done.items()}
     return merge(results, unreadable, _model(done), options)
 
 
-def _remove_new_folders(store: Store | None, new_folders: Sequence[Path]) -> None:
-    """Remove the folders that were created for outputs, if they are still empty."""
-    if store is not None:
-        store.remove_if_empty()
-    for folder in new_folders:  # each before its parents
-        with contextlib.suppress(OSError):  # it was not created, or it is not empty
-            folder.rmdir()
-
-
 @contextmanager
-def _outcomes(runner: Runner, todo: Sequence[Task]) -> Iterator[Iterable[Outcome]]:
+def _outcomes(
+    runner: Runner, todo: Sequence[Task], new_folders: list[Path]
+) -> Iterator[Iterable[Outcome]]:
     """Run jobs; if the block raises, stop the running ones, and remove their unfinished output."""
     if not todo:
         yield ()
         return
-    outcomes = runner([task.job for task in todo])
-    try:
-        yield outcomes
-    except BaseException:
-        outcomes.close()
+
+    def clean_up() -> None:  # killed processes could not
         for job, _, _ in todo:
             if job.output:
                 clear(job.output)
-        raise
+        remove_empty(new_folders)
+
+    with cleaned_up(clean_up), closing(runner([task.job for task in todo])) as outcomes:
+        yield outcomes
 
 
 def _finished(tasks: Sequence[Task], store: Store | None) -> dict[str, Done]:

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Evaluates a bag: runs each image through a model, once and in order, or uses recorded masks."""
 
+import functools
 import multiprocessing
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -19,24 +19,20 @@ from surgseg_ros.bag_evaluation.bag_scan import (
     Matching,
     Seen,
     check_topics,
-    frame_path,
     identify,
     match,
     reported,
     scan_bag,
     write_recorded,
 )
+from surgseg_ros.bag_evaluation.collector import Collection, Scanned, collect
 from surgseg_ros.bag_evaluation.frames import (
-    Answer,
+    Decided,
     NonImage,
     Options,
     Rejected,
-    Truncated,
-    Truth,
-    begin_answer,
     decided,
     decoded,
-    tracked,
 )
 from surgseg_ros.bag_evaluation.results import (
     IMAGE_TO_MASK,
@@ -45,38 +41,25 @@ from surgseg_ros.bag_evaluation.results import (
     make_result,
     scores_of_masks,
 )
-from surgseg_ros.bag_evaluation.worker_pool import WorkerPool
+from surgseg_ros.bag_evaluation.stages import consumed, produced
 from surgseg_ros.bags.reading import Bag, BagError
-from surgseg_ros.bags.writing import BagWriter
 from surgseg_ros.core.pipeline import CameraPipeline
-from surgseg_ros.core.processes import QUEUE_DEPTH, follow, prefetch
-from surgseg_ros.core.results import FrameResult
+from surgseg_ros.core.processes import QUEUE_DEPTH
 from surgseg_ros.core.segmenter import Segmenter
-from surgseg_ros.core.timing import Stopwatch
-from surgseg_ros.evaluation.instrument_folders import write_instruments
 from surgseg_ros.messages.encodings import ImageError
-from surgseg_ros.messages.images import image_to_msg, mask_from_msg, read_image
-from surgseg_ros.messages.serialization import (
-    DETECTIONS,
-    IMAGE,
-    LABEL_INFO,
-    detections_to_msg,
-    keypoints_to_msg,
-    label_info_to_msg,
-    stamp_ns,
-)
+from surgseg_ros.messages.images import mask_from_msg, read_image
 
-MASK_TOPIC: Final = '/mask'
-DETECTIONS_TOPIC: Final = '/detections'
-LABEL_INFO_TOPIC: Final = '/label_info'
-MEASURES: Final = ('opening_deg', 'shaft_width_px', 'needle_radius_px')
-"""Measures of each instrument, as in Geometry."""
+BLOCKS: Final = 4 * QUEUE_DEPTH
+"""Images that were read: some wait, and the network and the pipeline use a few."""
 
-KEYPOINTS_TOPIC: Final = '/keypoints'
-CONFIDENCE_TOPIC: Final = '/confidence'
+_DECODERS: Final = 3
+"""Threads that decode images, in the process that reads them."""
 
-_MAX_WORKERS: Final = 8
+_MAX_WORKERS: Final = 12
 """Maximum number of processes that find instruments; each takes about 150 MB of memory."""
+
+_OTHERS: Final = 4
+"""Cores for the rest beside a GPU: reading, starting the network, writing."""
 
 
 def evaluate(
@@ -101,169 +84,60 @@ def evaluate(
     :raises BagError: if bag, topic or output cannot be used, or no image yields a mask.
     """
     started_s = time.monotonic()
-    bag = _scan(path, options)
+    scanned = _scan(path, options)
+    workers = _workers(segmenter.runtime.device)
+    wanted = Collection(path, output, options, instruments, scanned, workers, started_s)
+    read = functools.partial(decoded, path, options, scanned.image_of_truth)
     with ExitStack() as stack:
-        workers = stack.enter_context(WorkerPool(_workers(segmenter.runtime.device)))
-        accumulator = FrameAccumulator(set(bag.matching.of_image), workers)
-        writer = stack.enter_context(BagWriter(output, packed=True)) if output else None
-        step = _Step(accumulator, writer, options, instruments)
-        bar = stack.enter_context(_bar(path.name, bag.images, progress))
-        items = stack.enter_context(closing(prefetch(decoded(path, options, bag.image_of_truth))))
+        bar = stack.enter_context(_bar(path.name, scanned.images, progress))
+        reading = produced(functools.partial(read, _DECODERS), BLOCKS) if workers else read()
+        items = stack.enter_context(closing(reading))
         # The network stays in the thread that warmed it up: torch keeps a thread pool for each
         # thread, and with more threads than cores, all of them get slow.
-        decisions = decided(items, segmenter, step.pipeline, options.confidence)
-        answers = (begin_answer(item, workers) for item in decisions)
-        follow(lambda found: bar.update(step(found())), answers, QUEUE_DEPTH + workers.count)
-        counts = accumulator.finish()
-        # Before the writer is closed, so that it leaves no bag if this raises.
-        accumulator.check_any(path, options.image_topic, ('mask',))
-    truth = bag.truth_numbers(accumulator)
-    return make_result(accumulator, counts, truth, bag.identity, time.monotonic() - started_s)
+        pipeline = CameraPipeline(options.pipeline, options.roi)
+        decisions = _shown(decided(items, segmenter, pipeline, options.confidence), bar)
+        if not workers:
+            return collect(wanted, decisions)
+        return consumed(functools.partial(collect, wanted), decisions, wanted.blocks)
 
 
-class _Scanned(NamedTuple):
-    """Stamps and matches of a bag, before images are read; `truths` is None without a topic."""
-
-    identity: dict[str, Any]
-    images: int
-    truths: int | None
-    matching: Matching
-
-    @property
-    def image_of_truth(self) -> dict[int, int]:
-        return {truth: image for image, truth in self.matching.of_image.items()}
-
-    def truth_numbers(self, accumulator: FrameAccumulator) -> dict[str, int] | None:
-        if self.truths is None:
-            return None
-        return ground_truth_numbers(self.truths, self.matching, accumulator)
-
-
-def _scan(path: Path, options: Options) -> _Scanned:
+def _scan(path: Path, options: Options) -> Scanned:
     """Check that the topics exist, and match truths with images."""
     with Bag(path) as bag:
         check_topics(bag, options.topics)
         identity, images = identify(bag), bag.topics[options.image_topic].message_count
         if not options.ground_truth_topic:
-            return _Scanned(identity, images, None, Matching({}, 0, 0))
+            return Scanned(identity, images, None, Matching({}, 0, 0))
         seen = scan_bag(bag, options.topics)
     truths = seen[options.ground_truth_topic].stamps
     matching = match(seen[options.image_topic].stamps, truths, options.tolerance_ns)
-    return _Scanned(identity, images, len(truths), matching)
+    return Scanned(identity, images, len(truths), matching)
 
 
 def _workers(device: torch.device) -> int:
     """
     Choose the number of processes that find instruments and score; 0 if there are few cores.
 
+    If there are any, reading and collecting the results run in processes of their own, too.
+
     Where several bags are evaluated at the same time, each has a process of its own already.
     """
     if multiprocessing.parent_process() is not None:
         return 0
-    return min(_MAX_WORKERS, torch.get_num_threads() // (2 if device.type == 'cuda' else 4))
+    cores = torch.get_num_threads()
+    free = max(cores // 2, cores - _OTHERS) if device.type == 'cuda' else cores // 4
+    return min(_MAX_WORKERS, free)
+
+
+def _shown(items: Iterable[Decided | NonImage], bar: Any) -> Iterator[Decided | NonImage]:
+    """Count images on the progress bar."""
+    for item in items:
+        yield item
+        bar.update(isinstance(item, Decided | Rejected))
 
 
 def _bar(name: str, images: int, progress: bool) -> Any:
     return tqdm(total=images, desc=name, unit='frame', leave=False, disable=not progress)
-
-
-class _Step:
-    """
-    Tracks instruments, and passes each item to accumulator and writer.
-
-    :param accumulator: collects outcomes and scores.
-    :param writer: writes the messages; None to write none.
-    :param options: options of the evaluation.
-    :param instruments: folder for the instruments; None to write none.
-    """
-
-    def __init__(
-        self,
-        accumulator: FrameAccumulator,
-        writer: BagWriter | None,
-        options: Options,
-        instruments: Path | None,
-    ) -> None:
-        self._instruments = instruments
-        self._accumulator = accumulator
-        self._writer = writer
-        self._confidence = options.confidence
-        self.pipeline = CameraPipeline(options.pipeline, options.roi)
-        """The pipeline whose tracks are used."""
-        self._announced = False
-
-    def __call__(self, item: Answer | NonImage) -> int:
-        """Process an item, and return the number of images that it represents."""
-        if isinstance(item, Answer):
-            self._take_answer(tracked(item, self.pipeline))
-        elif isinstance(item, Rejected):
-            place = self._accumulator.add_frame(
-                item.stamp_ns, item.received_ns, 'rejected', item.ms
-            )
-            self._accumulator.record_failure(item.cause, item.text)
-            self._accumulator.record_no_mask(place)
-        elif isinstance(item, Truth):
-            if item.mask is None:
-                self._accumulator.record_unusable(item.place, item.text)
-            else:
-                self._accumulator.record_truth(item.place, item.mask)
-        elif isinstance(item, Truncated):
-            self._accumulator.damage = item.text
-        return isinstance(item, Answer | Rejected)
-
-    def _take_answer(self, item: Answer) -> None:
-        watch = Stopwatch()
-        if self._writer is not None:
-            self._write(item, self._writer)
-        watch.lap('write')
-        place = self._accumulator.add_frame(
-            stamp_ns(item.header), item.received_ns, _outcome(item.result), item.ms
-        )
-        if self._instruments is not None:
-            path, found = frame_path(self._instruments, place), item.result
-            write_instruments(path, found.segmentation, found.instruments)
-        if item.failure:
-            self._accumulator.record_failure(*item.failure)
-        for warning in item.warnings:
-            self._accumulator.record_failure(warning.code.value, warning.text)
-        result = item.result
-        self._accumulator.record_mask(
-            place, result.mask, item.pixels, result.segmentation.grid_confidence
-        )
-        watch.lap('score')
-        frame, times_ms = self._accumulator.over_time[place], dict(watch.times_ms())
-        frame['instruments'] = [instrument.label for instrument in result.instruments]
-        frame['tracks'] = [instrument.track_id for instrument in result.instruments]
-        for name in MEASURES:
-            values = item.geometries and [getattr(found, name) for found in item.geometries]
-            frame[name] = None if values is None else list(values)
-        frame['warnings'] = [warning.text for warning in result.warnings]
-        frame['reason'] = result.reason or None
-        times_ms['score'] += item.ms.get('score', 0.0)
-        frame['ms'] |= times_ms
-
-    def _write(self, item: Answer, writer: BagWriter) -> None:
-        time_ns, header, found = item.received_ns, item.header, item.result.segmentation
-        if not self._announced:
-            labels = replace(label_info_to_msg(time_ns), header=header)
-            writer.write(LABEL_INFO_TOPIC, LABEL_INFO, labels, time_ns)
-            self._announced = True
-        writer.write(MASK_TOPIC, IMAGE, image_to_msg(found.mask, header), time_ns)
-        detections = detections_to_msg(header, item.result.instruments)
-        writer.write(DETECTIONS_TOPIC, DETECTIONS, detections, time_ns)
-        points = keypoints_to_msg(
-            header, item.result.instruments, item.geometries, found.mask.shape
-        )
-        writer.write(KEYPOINTS_TOPIC, DETECTIONS, points, time_ns)
-        if self._confidence and found.confidence is not None:
-            message = image_to_msg(found.confidence, header)
-            writer.write(CONFIDENCE_TOPIC, IMAGE, message, time_ns)
-
-
-def _outcome(result: FrameResult) -> str:
-    if result.is_decided:
-        return 'mask'
-    return 'failed' if result.failed else 'undecided'
 
 
 class _Indices(NamedTuple):

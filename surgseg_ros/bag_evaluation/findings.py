@@ -41,7 +41,7 @@ def find(decision: Decision) -> Findings:
     """
     Find the instruments of a decision, and their keypoints.
 
-    :param decision: the decision; may lack what `without_extras` removes.
+    :param decision: the decision; may lack what `without_confidence` removes.
     :return: the findings.
     """
     result = complete(decision)
@@ -54,17 +54,18 @@ def find(decision: Decision) -> Findings:
     return Findings(*found, pixels, geometries, watch.times_ms())
 
 
-def without_extras(decision: Decision) -> Decision:
+def without_confidence(decision: Decision) -> Decision:
     """
     Remove from a decision what `find` does not need, to send the rest to another process.
 
     :param decision: the decision.
-    :return: the decision without raw mask, exception and, if it has the grid's, confidence.
+    :return: the decision without the confidence of each pixel, if it has the grid's.
     """
     segmentation = decision.segmentation
-    if segmentation.grid_confidence is not None:
-        segmentation = dataclasses.replace(segmentation, confidence=None)
-    return dataclasses.replace(decision, segmentation=segmentation, raw_mask=None, error=None)
+    if segmentation.grid_confidence is None:
+        return decision
+    segmentation = dataclasses.replace(segmentation, confidence=None)
+    return dataclasses.replace(decision, segmentation=segmentation)
 
 
 def _geometries(result: FrameResult) -> tuple[Geometry, ...] | None:

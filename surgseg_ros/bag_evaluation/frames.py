@@ -1,34 +1,46 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs the frames of a bag through the pipeline; the options of an evaluation."""
+"""
+Runs the frames of a bag through the pipeline; the options of an evaluation.
 
+Imports no torch, because reading, and what follows the network, run in processes of their own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
 import functools
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from surgseg_ros.bag_evaluation.bag_scan import reported
-from surgseg_ros.bag_evaluation.findings import Findings, find, without_extras
+from surgseg_ros.bag_evaluation.findings import Findings, find, without_confidence
 from surgseg_ros.bag_evaluation.worker_pool import WorkerPool
 from surgseg_ros.bags.reading import Bag, BagError
 from surgseg_ros.core.errors import describe
 from surgseg_ros.core.keypoints import Geometry
-from surgseg_ros.core.parameters import pipeline_settings
+from surgseg_ros.core.parameters import AUTO, pipeline_settings
 from surgseg_ros.core.pipeline import CameraPipeline, PipelineSettings
-from surgseg_ros.core.processes import QUEUE_DEPTH
+from surgseg_ros.core.processes import QUEUE_DEPTH, prefetch
 from surgseg_ros.core.reasons import ResultWarning
 from surgseg_ros.core.results import Decision, FrameResult, InputFrame
-from surgseg_ros.core.runtimes import AUTO
 from surgseg_ros.core.segmentation import Roi
-from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.core.timing import Stopwatch
 from surgseg_ros.messages.encodings import ImageError, ImageWarning
 from surgseg_ros.messages.images import image_from_msg, mask_from_msg, read_image, read_stamp
 from surgseg_ros.messages.serialization import stamp_ns
+
+if TYPE_CHECKING:
+    from surgseg_ros.core.segmenter import Segmenter
+
+T = TypeVar('T')
 
 _NODE_DEFAULTS: Final = pipeline_settings()
 """The defaults of the node."""
@@ -171,17 +183,43 @@ NonImage = Rejected | Truth | Truncated
 
 
 def decoded(
-    path: Path, options: Options, image_of_truth: Mapping[int, int]
+    path: Path, options: Options, image_of_truth: Mapping[int, int], decoders: int = 0
 ) -> Generator[BagImage | NonImage, None, None]:
     """
-    Read a bag.
+    Read a bag, in a thread ahead of the use of its items.
 
     :param path: the bag.
     :param options: options with the topics.
     :param image_of_truth: maps the index of a truth to that of its image; other truths are
         skipped.
+    :param decoders: number of further threads, which decode messages in parallel; JPEG and PNG
+        files take longer to decode than to read.
     :return: the images in order, and the truths between them.
     """
+    return prefetch(_in_order(_read(path, options, image_of_truth), decoders))
+
+
+def _in_order(
+    calls: Generator[Callable[[], T], None, None], threads: int
+) -> Generator[T, None, None]:
+    """Make calls in threads, or in this one if there are none; yield their results in order."""
+    with closing(calls), ThreadPoolExecutor(max(1, threads), 'decode') as pool:
+        begun: deque[Future[T]] = deque()
+        for call in calls:
+            if not threads:
+                yield call()
+                continue
+            begun.append(pool.submit(call))
+            if len(begun) > threads:
+                yield begun.popleft().result()
+        for future in begun:
+            yield future.result()
+
+
+def _read(
+    path: Path, options: Options, image_of_truth: Mapping[int, int]
+) -> Generator[Callable[[], BagImage | NonImage], None, None]:
+    """Read the messages of a bag; yield functions that decode them."""
     topics = [name for name in (options.image_topic, options.ground_truth_topic) if name]
     truths = 0
     with Bag(path) as bag:
@@ -191,29 +229,33 @@ def decoded(
             for topic, received_ns, cdr in bag.messages(topics):
                 watch.lap('read')
                 if topic == options.image_topic:
-                    yield _image(received_ns, cdr, types[topic], watch)
+                    read_ms = watch.times_ms()
+                    yield functools.partial(_image, received_ns, cdr, types[topic], read_ms)
                 else:
                     if truths in image_of_truth:
-                        yield _truth(image_of_truth[truths], cdr, types[topic])
+                        place = image_of_truth[truths]
+                        yield functools.partial(_truth, place, cdr, types[topic])
                     truths += 1
                 watch = Stopwatch()
         except BagError as error:
-            yield Truncated(reported(error, path))
+            text = reported(error, path)
+            yield lambda: Truncated(text)
 
 
-def _image(received_ns: int, cdr: bytes, type_name: str, watch: Stopwatch) -> BagImage | Rejected:
-    cause = ''
+def _image(received_ns: int, cdr: bytes, type_name: str, read_ms: Times) -> BagImage | Rejected:
+    cause, watch = '', Stopwatch()
     try:
         message = read_image(cdr, type_name)
         image = image_from_msg(message)
         watch.lap('parse')
-        return BagImage(received_ns, message.header, image.rgb, watch.times_ms(), image.warnings)
+        ms = {**read_ms, **watch.times_ms()}
+        return BagImage(received_ns, message.header, image.rgb, ms, image.warnings)
     except ImageError as error:
         cause, text = error.cause, f'image dropped: {error}'
     except Exception as error:  # no message may end the run, whatever it contains
         cause, text = _reported(error, 'no mask for an image')
     watch.lap('parse')
-    return Rejected(received_ns, read_stamp(cdr), cause, text, watch.times_ms())
+    return Rejected(received_ns, read_stamp(cdr), cause, text, {**read_ms, **watch.times_ms()})
 
 
 def _truth(place: int, cdr: bytes, type_name: str) -> Truth:
@@ -224,10 +266,21 @@ def _truth(place: int, cdr: bytes, type_name: str) -> Truth:
 
 
 class Decided(NamedTuple):
-    """An image with the result of the pipeline, except for its instruments."""
+    """
+    What was decided on an image, without its pixels; picklable.
 
-    image: BagImage
+    :param received_ns: when the image was received.
+    :param header: header of the image.
+    :param decision: the decision, without what nobody reads afterwards.
+    :param ms: milliseconds by stage, before the decision.
+    :param warnings: warnings from reading the image.
+    """
+
+    received_ns: int
+    header: Any
     decision: Decision
+    ms: Times
+    warnings: tuple[ImageWarning, ...]
 
 
 def decided(
@@ -268,7 +321,24 @@ def _begin(
     known = tuple(ResultWarning(*given) for given in item.warnings)
     frame = InputFrame(item.image, stamp_ns(item.header), item.received_ns, known)
     decision = pipeline.begin(segmenter, frame, confidence=confidence)
-    return lambda: Decided(item, decision())
+
+    def finish() -> Decided:
+        needed = _needed(decision(), confidence=confidence)
+        return Decided(item.received_ns, item.header, needed, item.ms, item.warnings)
+
+    return finish
+
+
+def _needed(decision: Decision, *, confidence: bool) -> Decision:
+    """Remove what is not written, and the error, which may not be picklable."""
+    if not confidence:
+        decision = without_confidence(decision)
+    error = None
+    if decision.error is not None:
+        error = RuntimeError(describe(decision.error))
+        # It would keep the image alive, in a cycle with the error that it belongs to.
+        decision.error.__traceback__ = None
+    return dataclasses.replace(decision, raw_mask=None, error=error)
 
 
 def begin_answer(item: Decided | NonImage, workers: WorkerPool) -> Callable[[], Answer | NonImage]:
@@ -282,22 +352,21 @@ def begin_answer(item: Decided | NonImage, workers: WorkerPool) -> Callable[[], 
     """
     if not isinstance(item, Decided):
         return lambda: item
-    needed = without_extras(item.decision)
+    needed = without_confidence(item.decision)
     return functools.partial(_answer, item, workers.begin(find, needed))
 
 
 def _answer(item: Decided, findings: Callable[[], Findings]) -> Answer:
-    image, decision = item
     found = findings()
     result = FrameResult(
-        **{**vars(decision), 'stage_ms': found.stage_ms, 'warnings': found.warnings},
+        **{**vars(item.decision), 'stage_ms': found.stage_ms, 'warnings': found.warnings},
         instruments=found.instruments,
     )
-    ms = {**image.ms, **found.stage_ms}
+    ms = {**item.ms, **found.stage_ms}
     for stage, time_ms in found.ms.items():
         ms[stage] = ms.get(stage, 0.0) + time_ms
     return Answer(
-        image.received_ns, image.header, result, found.pixels, ms, image.warnings, found.geometries
+        item.received_ns, item.header, result, found.pixels, ms, item.warnings, found.geometries
     )
 
 

@@ -19,6 +19,7 @@ from surgseg_ros.bag_evaluation.bag_scan import folder_of
 from surgseg_ros.bag_evaluation.evaluation import evaluate, score_recorded
 from surgseg_ros.bag_evaluation.frames import Options
 from surgseg_ros.bag_evaluation.results import BagResult
+from surgseg_ros.bag_evaluation.stages import WorkerError
 from surgseg_ros.core.processes import (
     end_pool,
     exit_with_parent,
@@ -110,10 +111,6 @@ RAY_REMEDY: Final = "install it (pip install 'ray>=2.40'), or leave out --ray"
 
 Outcome = tuple[Job, Done | Exception]
 Runner = Callable[[Sequence[Job]], Generator[Outcome, None, None]]
-
-
-class WorkerError(RuntimeError):
-    """A bag whose worker died at every attempt."""
 
 
 def run_serial(jobs: Sequence[Job]) -> Generator[Outcome, None, None]:

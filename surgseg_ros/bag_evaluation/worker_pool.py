@@ -11,16 +11,14 @@ import functools
 import logging
 import mmap
 import multiprocessing
-import os
-import pickle
 import queue
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, NamedTuple, ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar
 
+from surgseg_ros.bag_evaluation.shared_memory import Block, Packed, pack, unpack
 from surgseg_ros.core.processes import (
     end_pool,
     exit_with_parent,
@@ -50,8 +48,8 @@ class WorkerPool:
         context = multiprocessing.get_context('spawn')
         self._pool = ProcessPoolExecutor(count, context, _initialize) if count else None
         self._is_broken = False
-        self._blocks = [_Block() for _ in range(2 * count)]
-        self._free: queue.SimpleQueue[_Block] = queue.SimpleQueue()
+        self._blocks = [Block() for _ in range(2 * count)]
+        self._free: queue.SimpleQueue[Block] = queue.SimpleQueue()
         for block in self._blocks:
             self._free.put(block)
 
@@ -71,7 +69,9 @@ class WorkerPool:
         block = self._free.get()
         try:
             with ignore_terminal_signals():
-                future: Future[Any] = self._pool.submit(_run, block.store(call))
+                pickled, arrays = pack(call)
+                packed = Packed(pickled, block.store(arrays))
+                future: Future[Any] = self._pool.submit(_run, packed)
         except BaseException as error:
             self._free.put(block)
             if isinstance(error, BrokenProcessPool):
@@ -110,65 +110,16 @@ class WorkerPool:
             block.close()
 
 
-class _Call(NamedTuple):
-    """A pickled call whose arrays are in a file, at `spans`."""
-
-    path: str
-    size: int
-    pickled: bytes
-    spans: tuple[tuple[int, int], ...]
-
-
-class _Block:
-    """Shared memory in an anonymous file, which vanishes with this process; grows as needed."""
-
-    def __init__(self) -> None:
-        self._file = os.memfd_create('surgseg_ros')
-        self._memory: mmap.mmap | None = None
-
-    def store(self, call: Callable[[], object]) -> _Call:
-        """Store the arrays of a call here, instead of those of an earlier one."""
-        arrays: list[pickle.PickleBuffer] = []
-        pickled = pickle.dumps(call, 5, buffer_callback=arrays.append)
-        spans, size = [], 0
-        for array in arrays:
-            spans.append((size, size + len(array.raw())))
-            size = spans[-1][1]
-        if size > (0 if self._memory is None else len(self._memory)):
-            os.ftruncate(self._file, size)
-            self._memory = mmap.mmap(self._file, size)
-        for (start, end), array in zip(spans, arrays):
-            if self._memory is not None:
-                self._memory[start:end] = array.raw()
-        path = f'/proc/{os.getpid()}/fd/{self._file}'
-        return _Call(path, size, pickled, tuple(spans))
-
-    def close(self) -> None:
-        """Free the memory."""
-        os.close(self._file)
-        self._memory = None
-
-
 def _initialize() -> None:
     exit_with_parent()
     keep_freed()
 
 
-_blocks: dict[str, mmap.mmap] = {}
+_maps: dict[str, mmap.mmap] = {}
 """The blocks of the parent that this process has mapped, by path; as many as the parent has."""
 
 
-def _run(call: _Call) -> object:
+def _run(packed: Packed) -> object:
     """Make a call in a process of the pool."""
-    memory = memoryview(_mapped(call) if call.size else b'')
-    arrays = [memory[start:end] for start, end in call.spans]
-    function: Any = pickle.loads(call.pickled, buffers=arrays)  # noqa: S301 - from the parent
-    return function()
-
-
-def _mapped(call: _Call) -> mmap.mmap:
-    memory = _blocks.get(call.path)
-    if memory is None or len(memory) < call.size:
-        with Path(call.path).open('r+b') as file:
-            memory = _blocks[call.path] = mmap.mmap(file.fileno(), call.size)
-    return memory
+    call, _ = unpack(packed, _maps)
+    return call()

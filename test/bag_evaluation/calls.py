@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Functions that processes of a pool can import."""
 
+import contextlib
 import os
 import signal
+import tempfile
 import time
+
+import numpy as np
 
 
 def described(array, number=0):
@@ -22,3 +26,50 @@ def die_at(place, parent, array):
     if place == 3 and os.getpid() != parent:
         os.kill(os.getpid(), signal.SIGKILL)
     return place + int(array.sum())
+
+
+def numbered(count):
+    for number in range(count):
+        yield os.getpid(), np.full((number % 7, 5), number)
+
+
+def noted(count, folder):
+    """Yield arrays, and note in a folder how many."""
+    for number in range(count):
+        yield os.getpid(), np.full((4, 5), number)
+        (folder / f'{number}').touch()
+
+
+def summed(items, folder=None):
+    """Return the sum of arrays; while it runs, there is a folder."""
+    with tempfile.TemporaryDirectory() if folder is None else made(folder):
+        sums = [int(array.sum()) for array in items]
+    return os.getpid(), sum(sums), len(sums)
+
+
+@contextlib.contextmanager
+def made(folder):
+    folder.mkdir()
+    try:
+        yield
+    finally:
+        folder.rmdir()
+
+
+def failing(count, items=None):
+    """Iterate over numbers, or take items, and then fail."""
+    if items is None:
+        return counted(count)
+    for _ in zip(range(count), items):
+        pass
+    raise ValueError(f'{count} is the end')
+
+
+def counted(count):
+    yield from range(count)
+    raise ValueError(f'{count} is the end')
+
+
+def killed(items=()):
+    os.kill(os.getpid(), signal.SIGKILL)
+    return items

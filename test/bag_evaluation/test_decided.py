@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """With images in flight, items and decisions are those of one image after another."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -50,7 +53,7 @@ def described(found):
     if isinstance(found, Truth):
         return found
     decision = found.decision
-    return found.image.received_ns, decision.mask.tobytes(), decision.code, decision.warnings
+    return found.received_ns, decision.mask.tobytes(), decision.code, decision.warnings
 
 
 def run(network, values, settings=SETTINGS):
@@ -87,3 +90,17 @@ def test_only_a_few_items_wait_for_an_image(in_flight, largest):
     found = decided(items(), Network(in_flight), CameraPipeline())
     assert described(next(found))[0] == 0
     assert read == largest
+
+
+def test_no_image_is_kept_by_an_error():
+    gc.disable()
+    try:
+        images = [item(number, 9) for number in range(5)]
+        kept = [weakref.ref(image.image) for image in images]
+        taken = (images.pop(0) for _ in kept)
+        found = decided(taken, Network(1), CameraPipeline())
+        assert [next(found).decision.failed for _ in kept] == [True] * 5
+        del found
+        assert [reference() for reference in kept] == [None] * 5
+    finally:
+        gc.enable()

@@ -9,6 +9,7 @@ import pytest
 from independent import IMAGES, TRUTHS
 from mcap.writer import Writer
 
+from surgseg_ros.bag_evaluation import evaluation
 from surgseg_ros.bags.writing import BagWriter
 from surgseg_ros.cli import evaluate_bag
 from surgseg_ros.messages.images import image_to_msg
@@ -144,14 +145,16 @@ def test_if_every_image_is_rejected_nothing_is_written(
     assert [path.name for path in tmp_path.iterdir()] == ['bag']
 
 
+@pytest.mark.parametrize(('workers', 'images'), [(0, 3), (1, 4 * evaluation.BLOCKS)])
 def test_if_the_network_fails_on_every_image_nothing_is_written(
-    tmp_path, write_bag, evaluate, capsys
+    workers, images, tmp_path, write_bag, evaluate, capsys, monkeypatch
 ):
-    write_bag(tmp_path / 'bag', range(3))
+    monkeypatch.setattr(evaluation, '_workers', lambda device: workers)
+    write_bag(tmp_path / 'bag', range(images))
     targets = ('--output', tmp_path / 'out.mcap', '--json', tmp_path / 'a.json')
     assert evaluate('--bag', tmp_path / 'bag', *targets, '--roi', 0, 0, 2000, 2000) == 2
     error = capsys.readouterr().err
-    assert 'has 3 failed images; ValueError: 3 times, first: ' in error
+    assert f'has {images} failed images; ValueError: {images} times, first: ' in error
     assert 'reaches beyond the image' in error
     assert [path.name for path in tmp_path.iterdir()] == ['bag']
 

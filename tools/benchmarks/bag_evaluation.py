@@ -35,7 +35,7 @@ RgbArray = NDArray[np.uint8]
 
 
 class Evaluated(NamedTuple):
-    """The result of a run of `evaluate_bag`: ms per frame, peak memory, ms by stage."""
+    """A run of `evaluate_bag`: ms per frame, peak memory of the main process, ms by stage."""
 
     ms_per_frame: float
     peak_mib: float
@@ -84,8 +84,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(_table(rounds))
     print(f'\nMedian of each stage, ms: {_stages(last.stages)}.\n')
     print(
-        f'A bag {LONGER} times as long took {growth_mib:.1f} MiB more memory at its peak than '
-        f'the {last.peak_mib:.0f} MiB before. {segmenter.spec.name}, '
+        f'With a bag {LONGER} times as long the main process took {growth_mib:.1f} MiB more memory '
+        f'at its peak than the {last.peak_mib:.0f} MiB before. {segmenter.spec.name}, '
         f'{segmenter.runtime.description}, {options.frames} frames of 1920x1080 rgb8 in MCAP, '
         f'{options.rounds} rounds in turn.'
     )

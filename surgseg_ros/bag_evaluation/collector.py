@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Collects the results of a bag: finds and tracks instruments, writes messages, and scores.
+
+Imports no torch, because it runs in a process of its own where there are cores for it.
+"""
+
+import time
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from surgseg_ros.bag_evaluation.accumulator import FrameAccumulator
+from surgseg_ros.bag_evaluation.bag_scan import Matching, frame_path
+from surgseg_ros.bag_evaluation.frames import (
+    Answer,
+    Decided,
+    NonImage,
+    Options,
+    Rejected,
+    Truncated,
+    Truth,
+    begin_answer,
+    tracked,
+)
+from surgseg_ros.bag_evaluation.results import BagResult, ground_truth_numbers, make_result
+from surgseg_ros.bag_evaluation.worker_pool import WorkerPool
+from surgseg_ros.bags.writing import BagWriter
+from surgseg_ros.core.pipeline import CameraPipeline
+from surgseg_ros.core.processes import QUEUE_DEPTH, follow
+from surgseg_ros.core.results import FrameResult
+from surgseg_ros.core.timing import Stopwatch
+from surgseg_ros.evaluation.instrument_folders import write_instruments
+from surgseg_ros.messages.images import image_to_msg
+from surgseg_ros.messages.serialization import (
+    DETECTIONS,
+    IMAGE,
+    LABEL_INFO,
+    detections_to_msg,
+    keypoints_to_msg,
+    label_info_to_msg,
+    stamp_ns,
+)
+
+MASK_TOPIC: Final = '/mask'
+DETECTIONS_TOPIC: Final = '/detections'
+LABEL_INFO_TOPIC: Final = '/label_info'
+MEASURES: Final = ('opening_deg', 'shaft_width_px', 'needle_radius_px')
+"""Measures of each instrument, as in Geometry."""
+
+KEYPOINTS_TOPIC: Final = '/keypoints'
+CONFIDENCE_TOPIC: Final = '/confidence'
+
+
+class Scanned(NamedTuple):
+    """Stamps and matches of a bag, before images are read; `truths` is None without a topic."""
+
+    identity: dict[str, Any]
+    images: int
+    truths: int | None
+    matching: Matching
+
+    @property
+    def image_of_truth(self) -> dict[int, int]:
+        """Map the index of a truth to that of its image."""
+        return {truth: image for image, truth in self.matching.of_image.items()}
+
+    def truth_numbers(self, accumulator: FrameAccumulator) -> dict[str, int] | None:
+        """Count the outcomes of the truths; None without a topic."""
+        if self.truths is None:
+            return None
+        return ground_truth_numbers(self.truths, self.matching, accumulator)
+
+
+@dataclass(frozen=True)
+class Collection:
+    """
+    The results of a bag that are to be collected; picklable.
+
+    :param path: the bag.
+    :param output: the output bag; None to write none.
+    :param options: options of the evaluation.
+    :param instruments: folder for the instruments of each image; None to write none.
+    :param scanned: stamps and matches of the bag.
+    :param workers: number of processes that find instruments and score.
+    :param started_s: when the evaluation began, by `time.monotonic`.
+    """
+
+    path: Path
+    output: Path | None
+    options: Options
+    instruments: Path | None
+    scanned: Scanned
+    workers: int
+    started_s: float
+
+    @property
+    def blocks(self) -> int:
+        """How many masks, and truths, are in use at most while they are collected."""
+        waiting_answers = QUEUE_DEPTH + self.workers
+        waiting_scores = 2 * self.workers
+        return waiting_answers + 2 * waiting_scores + 2 * QUEUE_DEPTH
+
+
+def collect(wanted: Collection, items: Iterable[Decided | NonImage]) -> BagResult:
+    """
+    Collect the results of a bag.
+
+    :param wanted: what to collect.
+    :param items: from `decided`.
+    :return: the result.
+    :raises BagError: if the output cannot be used, or no image has a mask.
+    """
+    with ExitStack() as stack:
+        workers = stack.enter_context(WorkerPool(wanted.workers))
+        accumulator = FrameAccumulator(set(wanted.scanned.matching.of_image), workers)
+        writer = None
+        if wanted.output is not None:
+            writer = stack.enter_context(BagWriter(wanted.output, packed=True))
+        step = _Step(accumulator, writer, wanted.options, wanted.instruments)
+        answers = (begin_answer(item, workers) for item in items)
+        follow(lambda found: step(found()), answers, QUEUE_DEPTH + workers.count)
+        counts = accumulator.finish()
+        # Before the writer is closed, so that it leaves no bag if this raises.
+        accumulator.check_any(wanted.path, wanted.options.image_topic, ('mask',))
+    truth = wanted.scanned.truth_numbers(accumulator)
+    elapsed_s = time.monotonic() - wanted.started_s
+    return make_result(accumulator, counts, truth, wanted.scanned.identity, elapsed_s)
+
+
+class _Step:
+    """
+    Tracks instruments, and passes each item to accumulator and writer.
+
+    :param accumulator: collects outcomes and scores.
+    :param writer: writes the messages; None to write none.
+    :param options: options of the evaluation.
+    :param instruments: folder for the instruments; None to write none.
+    """
+
+    def __init__(
+        self,
+        accumulator: FrameAccumulator,
+        writer: BagWriter | None,
+        options: Options,
+        instruments: Path | None,
+    ) -> None:
+        self._instruments = instruments
+        self._accumulator = accumulator
+        self._writer = writer
+        self._confidence = options.confidence
+        self._pipeline = CameraPipeline(options.pipeline, options.roi)
+        self._announced = False
+
+    def __call__(self, item: Answer | NonImage) -> None:
+        """Process an item."""
+        if isinstance(item, Answer):
+            self._take_answer(tracked(item, self._pipeline))
+        elif isinstance(item, Rejected):
+            place = self._accumulator.add_frame(
+                item.stamp_ns, item.received_ns, 'rejected', item.ms
+            )
+            self._accumulator.record_failure(item.cause, item.text)
+            self._accumulator.record_no_mask(place)
+        elif isinstance(item, Truth):
+            if item.mask is None:
+                self._accumulator.record_unusable(item.place, item.text)
+            else:
+                self._accumulator.record_truth(item.place, item.mask)
+        elif isinstance(item, Truncated):
+            self._accumulator.damage = item.text
+
+    def _take_answer(self, item: Answer) -> None:
+        watch = Stopwatch()
+        if self._writer is not None:
+            self._write(item, self._writer)
+        watch.lap('write')
+        place = self._accumulator.add_frame(
+            stamp_ns(item.header), item.received_ns, _outcome(item.result), item.ms
+        )
+        if self._instruments is not None:
+            path, found = frame_path(self._instruments, place), item.result
+            write_instruments(path, found.segmentation, found.instruments)
+        if item.failure:
+            self._accumulator.record_failure(*item.failure)
+        for warning in item.warnings:
+            self._accumulator.record_failure(warning.code.value, warning.text)
+        result = item.result
+        self._accumulator.record_mask(
+            place, result.mask, item.pixels, result.segmentation.grid_confidence
+        )
+        watch.lap('score')
+        frame, times_ms = self._accumulator.over_time[place], dict(watch.times_ms())
+        frame['instruments'] = [instrument.label for instrument in result.instruments]
+        frame['tracks'] = [instrument.track_id for instrument in result.instruments]
+        for name in MEASURES:
+            values = item.geometries and [getattr(found, name) for found in item.geometries]
+            frame[name] = None if values is None else list(values)
+        frame['warnings'] = [warning.text for warning in result.warnings]
+        frame['reason'] = result.reason or None
+        times_ms['score'] += item.ms.get('score', 0.0)
+        frame['ms'] |= times_ms
+
+    def _write(self, item: Answer, writer: BagWriter) -> None:
+        time_ns, header, found = item.received_ns, item.header, item.result.segmentation
+        if not self._announced:
+            labels = replace(label_info_to_msg(time_ns), header=header)
+            writer.write(LABEL_INFO_TOPIC, LABEL_INFO, labels, time_ns)
+            self._announced = True
+        writer.write(MASK_TOPIC, IMAGE, image_to_msg(found.mask, header), time_ns)
+        detections = detections_to_msg(header, item.result.instruments)
+        writer.write(DETECTIONS_TOPIC, DETECTIONS, detections, time_ns)
+        points = keypoints_to_msg(
+            header, item.result.instruments, item.geometries, found.mask.shape
+        )
+        writer.write(KEYPOINTS_TOPIC, DETECTIONS, points, time_ns)
+        if self._confidence and found.confidence is not None:
+            message = image_to_msg(found.confidence, header)
+            writer.write(CONFIDENCE_TOPIC, IMAGE, message, time_ns)
+
+
+def _outcome(result: FrameResult) -> str:
+    if result.is_decided:
+        return 'mask'
+    return 'failed' if result.failed else 'undecided'

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Parts of an evaluation in processes of their own: what comes before the network, or after it."""
+
+import multiprocessing
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
+from multiprocessing.connection import Connection
+from typing import Any, Final, Generic, NamedTuple, TypeVar
+
+from surgseg_ros.bag_evaluation.shared_memory import DisconnectedError, Sender, received
+from surgseg_ros.core.processes import exit_with_parent, ignore_terminal_signals, keep_freed
+
+T = TypeVar('T')
+
+_GRACE_S: Final = 0.4
+"""Time for cleaning up before a process is killed; a command ends within two seconds."""
+
+
+class WorkerError(RuntimeError):
+    """Work whose process was killed."""
+
+
+class _Failure(NamedTuple):
+    """An error in another process, whose traceback cannot be sent."""
+
+    error: Exception
+    trace: str
+
+
+class _Process(Generic[T]):
+    """
+    A process that calls one function.
+
+    :param function: the function, of a module, and its arguments, which must be picklable.
+    """
+
+    def __init__(self, function: Callable[..., T], *arguments: object) -> None:
+        """Start the process."""
+        # A forked child would wait for threads of OpenCV or torch that do not exist in it.
+        context = multiprocessing.get_context('spawn')
+        self._results, sending = context.Pipe(duplex=False)
+        self._process = context.Process(target=_run, args=(sending, function, *arguments))
+        with closing(sending), ignore_terminal_signals():
+            self._process.start()
+
+    def result(self) -> T:
+        """
+        Wait for the result.
+
+        :return: the result; an error of the function is raised.
+        :raises WorkerError: if the process was killed.
+        """
+        try:
+            outcome = self._results.recv()
+        except EOFError as error:
+            raise WorkerError(
+                'a process of its evaluation was killed: check the memory and the system log'
+            ) from error
+        if isinstance(outcome, _Failure):
+            raise outcome.error from RuntimeError(outcome.trace)
+        self._process.join()
+        result: T = outcome
+        return result
+
+    def end(self) -> None:
+        """End the process, if it has not ended; it may clean up first."""
+        self._process.terminate()
+        self._process.join(_GRACE_S)
+        self._process.kill()
+        self._process.join()
+        self._results.close()
+
+
+def _run(results: Connection, function: Callable[..., object], *arguments: object) -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    exit_with_parent()
+    keep_freed()
+    try:
+        outcome = function(*arguments)
+    except Exception as error:
+        outcome = _Failure(error, traceback.format_exc())
+    with suppress(BrokenPipeError):  # the parent was killed
+        results.send(outcome)
+
+
+@contextmanager
+def _started(function: Callable[..., T], *arguments: object) -> Iterator[_Process[T]]:
+    process = _Process(function, *arguments)
+    try:
+        yield process
+    finally:
+        process.end()
+
+
+def produced(source: Callable[[], Iterable[T]], blocks: int) -> Generator[T, None, None]:
+    """
+    Iterate in another process.
+
+    :param source: returns what to iterate over; picklable. Items must be picklable, and not None.
+    :param blocks: how many items with arrays may exist here and there; the arrays of an item are
+        shared memory, which is used again when no array refers to it.
+    :return: the items in order; closing it ends the process.
+    :raises WorkerError: if the process was killed; its own errors are raised as they are.
+    """
+    ours, theirs = multiprocessing.Pipe()
+    with closing(ours), _started(_send, theirs, source, blocks) as process:
+        theirs.close()
+        try:
+            yield from received(ours)
+        except DisconnectedError:
+            process.result()
+            raise
+
+
+def _send(connection: Connection, source: Callable[[], Iterable[object]], blocks: int) -> None:
+    sender = Sender(connection, blocks)
+    for item in source():
+        sender.send(item)
+    sender.send(None)
+    with suppress(EOFError, OSError):  # the memory must exist until all items were received
+        while True:
+            connection.recv_bytes()
+
+
+def consumed(function: Callable[[Iterator[Any]], T], items: Iterable[object], blocks: int) -> T:
+    """
+    Call a function in another process, with the items of an iterator of this one.
+
+    :param function: picklable; iterates over its argument.
+    :param items: the items, picklable, and not None; their arrays are copied to shared memory.
+    :param blocks: how many items with arrays may exist there.
+    :return: what the function returns.
+    :raises WorkerError: if the process was killed; its own errors are raised as they are.
+    """
+    ours, theirs = multiprocessing.Pipe()
+    sender = Sender(ours, blocks)
+    with closing(sender), _started(_receive, theirs, function) as process:
+        theirs.close()
+        with suppress(DisconnectedError):  # the result says why
+            for item in items:
+                sender.send(item)
+            sender.send(None)
+        result: T = process.result()
+        return result
+
+
+def _receive(connection: Connection, function: Callable[[Iterator[Any]], T]) -> T:
+    return function(received(connection))
