@@ -5,6 +5,7 @@ import hashlib
 import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -189,6 +190,9 @@ class FrameAccumulator:
         self.damage: str | None = None
         self._scorer = Scorer(set(awaited), self._refuse, workers)
         self._pixels = hashlib.sha256()
+        # A thread, in which it does not hold the GIL; a mask takes 1.2 ms.
+        self._hashing = ThreadPoolExecutor(1, 'hash')
+        self._hashed: Future[None] = self._hashing.submit(lambda: None)
 
     def add_frame(
         self, stamp_ns: int | None, received_ns: int, outcome: str, ms: Mapping[str, float]
@@ -222,7 +226,8 @@ class FrameAccumulator:
         :param grid_confidence: its mean confidence on the network's grid, if known.
         """
         self.masks += 1
-        self._pixels.update(np.ascontiguousarray(mask).data)
+        self._hashed.result()
+        self._hashed = self._hashing.submit(self._pixels.update, np.ascontiguousarray(mask).data)
         frame = self.over_time[place]
         frame['predicted'] = [label for label in SCORED if pixels[label]]
         frame['no_decision'] = int(pixels[NO_DECISION]) / mask.size
@@ -318,6 +323,7 @@ class FrameAccumulator:
     @property
     def mask_sha256(self) -> str:
         """Hash of all masks, in order."""
+        self._hashed.result()
         return self._pixels.hexdigest()
 
     def _refuse(self, place: int, error: ValueError) -> None:
