@@ -256,29 +256,29 @@ def _project(
     flat: bool,
 ) -> tuple[FloatImage, FloatImage, FloatImage, FloatImage]:
     """Measure along and across the curve: (along_px, across -1..1, px outside the edge, angle)."""
-    starts = centres[:-1].astype(np.float32)
+    starts_x, starts_y = centres[:-1].astype(np.float32).T.copy()
     steps = np.diff(centres, axis=0).astype(np.float32)
     lengths = np.maximum(np.hypot(steps[:, 0], steps[:, 1]), np.float32(1e-6))
-    units = steps / lengths[:, None]
+    units_x, units_y = (steps / lengths[:, None]).T.copy()
+    angles = np.arctan2(units_y, units_x)
     travelled = np.concatenate([[0], np.cumsum(lengths)]).astype(np.float32)
     half = halves.astype(np.float32)
-    last = len(starts) - 1
+    last = len(lengths) - 1
     best: list[FloatImage] = []
     for shift in (0, -1, 1) if last else (0,):
         seg = np.clip(segments + shift, 0, last) if last else np.zeros(1, np.intp)
-        dx, dy = at[0] - starts[seg, 0], at[1] - starts[seg, 1]
-        unit = units[seg]
-        free = dx * unit[:, 0] + dy * unit[:, 1]
+        dx, dy = at[0] - starts_x[seg], at[1] - starts_y[seg]
+        unit_x, unit_y = units_x[seg], units_y[seg]
+        free = dx * unit_x + dy * unit_y
         foot = np.clip(free, 0, lengths[seg])
-        side = dy * unit[:, 0] - dx * unit[:, 1]
+        side = dy * unit_x - dx * unit_y
         share = foot / lengths[seg]
         width = np.maximum(half[seg] * (1 - share) + half[seg + 1] * share, np.float32(1e-3))
         beyond = free - foot
         gap = np.hypot(beyond, side) - width
         if flat:
             gap = np.where(seg == 0, np.maximum(-free, np.abs(side) - width), gap)
-        angle = np.arctan2(unit[:, 1], unit[:, 0])
-        found = [travelled[seg] + foot, np.clip(side / width, -1, 1), gap, angle]
+        found = [travelled[seg] + foot, np.clip(side / width, -1, 1), gap, angles[seg]]
         if not best:
             best = found
         else:
