@@ -154,13 +154,11 @@ def _nearest_tools(
     grid = np.zeros((bottom - top + 1, right - left + 1), np.uint8)
     for number, (x, y) in enumerate(own, 1):
         grid[y - top, x - left] = number
-    empty = grid == 0
     _, nearest = cv2.distanceTransformWithLabels(
-        empty.view(np.uint8), cv2.DIST_L2, 3, labelType=cv2.DIST_LABEL_PIXEL
+        np.equal(grid, 0).view(np.uint8), cv2.DIST_L2, 3, labelType=cv2.DIST_LABEL_PIXEL
     )
-    tool_of = np.zeros(int(nearest.max()) + 1, np.uint8)
-    tool_of[nearest[~empty]] = grid[~empty]
-    return np.asarray(tool_of[nearest]), (left, top)
+    tool_of = np.concatenate([np.zeros(1, np.uint8), grid[grid > 0]])  # labels ascend from 1
+    return tool_of.take(nearest), (left, top)
 
 
 def _merged(pieces: list[Runs]) -> Runs:

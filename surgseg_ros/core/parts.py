@@ -157,6 +157,8 @@ def find_parts(mask: NDArray[np.uint8], labels: tuple[int, ...]) -> list[Part]:
     parts = []
     for label in labels:
         chosen = cv2.inRange(small, label, label)
+        if cv2.countNonZero(chosen) < MIN_SAMPLES:
+            continue
         _, marks, stats, _ = cv2.connectedComponentsWithStats(
             chosen, None, None, None, 8, cv2.CV_16U
         )

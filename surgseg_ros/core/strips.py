@@ -120,7 +120,7 @@ def fit_strip(points: Points, field: Field) -> Strip:
     rests = np.abs(np.stack([low, high]) - slopes[:, None] * middles - offsets[:, None])
     residual = max(0.3, _NORMAL * float(np.median(rests)))
     half, slope = float(np.diff(offsets)[0]) / 2, float(np.diff(slopes)[0]) / 2
-    along = (points - origin) @ direction
+    along = (rim - origin) @ direction
     pad = step_px / 2
     ends = float(along.min()) - pad, float(along.max()) + pad
     return Strip(origin, direction, *ends, half + pad, slope, residual)
