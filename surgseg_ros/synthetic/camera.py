@@ -187,7 +187,10 @@ def _noise_tile(rng: Generator, view: View, sigma: float) -> NDArray[np.int16]:
     size = (view.height + 64, view.width + 64, 3)
     noise = rng.standard_normal(size, dtype=np.float32)
     grey = rng.standard_normal(size[:2], dtype=np.float32)
-    return np.asarray(np.rint(sigma * (0.6 * noise + 0.8 * rgb(grey))), np.int16)
+    noise *= 0.6
+    noise += 0.8 * rgb(grey)
+    noise *= sigma
+    return np.rint(noise, out=noise).astype(np.int16)
 
 
 def _window(rng: Generator, view: View) -> Image | None:

@@ -99,8 +99,13 @@ def step(values: FloatImage, low: float, high: float) -> FloatImage:
     :param high: its end; it may be below `low`, for a fall.
     :return: float32 of the same shape, 0 to 1.
     """
-    share = np.clip((values - np.float32(low)) / np.float32(high - low), 0, 1)
-    return np.asarray(share * share * (3 - 2 * share), np.float32)
+    share = values - np.float32(low)
+    share /= np.float32(high - low)
+    np.clip(share, 0, 1, out=share)
+    slope = 3 - 2 * share
+    share *= share
+    share *= slope
+    return np.asarray(share, np.float32)
 
 
 def mix(

@@ -244,11 +244,17 @@ def _fibres(rng: Generator, extent: tuple[float, float], scale: float) -> FloatI
     radius = np.hypot(down, across)
     angle = np.arctan2(down, across) + np.float32(rng.uniform(-0.6, 0.6)) * radius
     tile = smooth_noise(branch(rng), (128, 512), 1.0, (0.25, 0.5))
-    around = (angle * np.float32(512 / (2 * np.pi) * rng.integers(1, 4))) % 512
-    along = (radius * np.float32(rng.uniform(8, 40))) % 128
+    around = _modulo(angle * np.float32(512 / (2 * np.pi) * rng.integers(1, 4)), 512)
+    along = _modulo(radius * np.float32(rng.uniform(8, 40)), 128)
     return np.asarray(
         cv2.remap(tile, around, along, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP), np.float32
     )
+
+
+def _modulo(values: FloatImage, power_of_2: int) -> FloatImage:
+    """Compute the same as `%`, for which NumPy takes ten times as long."""
+    wholes = np.floor(values / np.float32(power_of_2))
+    return np.asarray(values - wholes * np.float32(power_of_2), np.float32)
 
 
 def _threshold(rng: Generator, low: float, high: float, width: float) -> tuple[float, float]:
