@@ -236,18 +236,18 @@ def _choose_strips(region: _Region) -> list[_Candidate]:
     candidates, chosen = region.candidates(), list[_Candidate]()
     if not candidates:
         return []
-    most = np.count_nonzero(candidates[0].covered) + _SHARE * len(region.points)
+    maximum = np.count_nonzero(candidates[0].covered) + _SHARE * len(region.points)
     for pair in itertools.combinations(candidates, 2):
         both = np.count_nonzero(pair[0].covered | pair[1].covered)
-        if both > most and _are_separate(*pair):
-            chosen, most = list(pair), both
+        if both > maximum and _are_separate(*pair):
+            chosen, maximum = list(pair), both
     if not chosen:
         return _with_rest(candidates[0], region)
     while len(chosen) < _MAX_STRIPS:
-        open_ = ~np.any([known.covered for known in chosen], axis=0)
+        uncovered = ~np.any([known.covered for known in chosen], axis=0)
         others = [c for c in candidates if all(_are_separate(c, known) for known in chosen)]
-        best = max(others, key=lambda c: np.count_nonzero(c.covered & open_), default=None)
-        if best is None or np.count_nonzero(best.covered & open_) < _SHARE * len(open_):
+        best = max(others, key=lambda c: np.count_nonzero(c.covered & uncovered), default=None)
+        if best is None or np.count_nonzero(best.covered & uncovered) < _SHARE * len(uncovered):
             break
         chosen.append(best)
     return chosen

@@ -84,13 +84,13 @@ def test_two_halves_of_a_tool_do_not_match_it():
     assert found['classes']['robotic tool']['matched'] == 0
 
 
-@pytest.mark.parametrize(('label', 'most_px'), [(NEEDLE, 4), (ROBOTIC_TOOL, 20)])
-def test_too_small_instruments_are_neither_missed_nor_false_positives(label, most_px):
+@pytest.mark.parametrize(('label', 'area_px'), [(NEEDLE, 4), (ROBOTIC_TOOL, 20)])
+def test_too_small_instruments_are_neither_missed_nor_false_positives(label, area_px):
     tiny = InstrumentFrame(np.zeros(SIZE, np.uint8), (listed(1, label=label),))
-    tiny.instances[5, :most_px] = 1
+    tiny.instances[5, :area_px] = 1
     assert score((tiny, tiny))['classes'] == {}
     assert score((tiny, frame()))['classes'] == {}
-    tiny.instances[5, most_px] = 1
+    tiny.instances[5, area_px] = 1
     assert score((tiny, tiny))['classes'][LABELS[label]]['matched'] == 1
     assert score((frame(), tiny))['classes'][LABELS[label]]['predicted'] == 1
 
