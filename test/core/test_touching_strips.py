@@ -6,7 +6,7 @@ import math
 import pytest
 from drawn_masks import bar, empty, find
 
-from surgseg_ros.core.labels import ROBOTIC_TOOL, SHAFT, WRIST
+from surgseg_ros.core.labels import ROBOTIC_TOOL, SHAFT, THREAD, WRIST
 
 
 def tools_of(mask):
@@ -36,3 +36,10 @@ def test_a_shaft_with_a_bent_cover_is_one(turn):
     mask = bar(empty(), (-20, 130), (220, 130), 50, SHAFT)
     bar(mask, (205, 130), (205 + 120 * math.cos(turn), 130 + 120 * math.sin(turn)), 40, SHAFT)
     assert len(tools_of(mask)) == 1
+
+
+def test_a_shaft_of_which_one_edge_is_visible_is_separate_from_the_one_that_it_meets():
+    mask = bar(empty(), (-20, 40), (330, 140), 50, SHAFT)
+    bar(mask, (330, 300), (330, 140), 50, SHAFT)
+    bar(mask, (355, 300), (355, 170), 30, THREAD)
+    assert len(tools_of(mask)) == 2
