@@ -158,7 +158,7 @@ def _nearest_tools(
         np.equal(grid, 0).view(np.uint8), cv2.DIST_L2, 3, labelType=cv2.DIST_LABEL_PIXEL
     )
     tool_of = np.concatenate([np.zeros(1, np.uint8), grid[grid > 0]])  # labels ascend from 1
-    return tool_of.take(nearest), (left, top)
+    return np.asarray(tool_of[nearest]), (left, top)
 
 
 def _merged(pieces: list[Runs]) -> Runs:

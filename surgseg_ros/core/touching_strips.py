@@ -236,9 +236,9 @@ def _choose_strips(region: _Region) -> list[_Candidate]:
     candidates, chosen = region.candidates(), list[_Candidate]()
     if not candidates:
         return []
-    maximum = np.count_nonzero(candidates[0].covered) + _SHARE * len(region.points)
+    maximum = float(np.count_nonzero(candidates[0].covered)) + _SHARE * len(region.points)
     for pair in itertools.combinations(candidates, 2):
-        both = np.count_nonzero(pair[0].covered | pair[1].covered)
+        both = float(np.count_nonzero(pair[0].covered | pair[1].covered))
         if both > maximum and _are_separate(*pair):
             chosen, maximum = list(pair), both
     if not chosen:
