@@ -68,6 +68,31 @@ def test_reads_and_writes_bags_of_another_library(tmp_path, independent, evaluat
     assert (first['score'], first['with_ground_truth']) == (second['score'], 20)
 
 
+def test_results_are_the_same_with_processes_and_truths_far_behind(
+    tmp_path, frame, evaluate, monkeypatch
+):
+    frames = [frame(number) for number in range(3 * evaluation.BLOCKS)]
+    with BagWriter(tmp_path / 'bag') as bag:
+        for stamp, image, _ in frames:
+            bag.write(IMAGES, IMAGE, image_to_msg(image, header(stamp)), stamp)
+        for stamp, _, truth in frames:
+            bag.write(TRUTHS, IMAGE, image_to_msg(truth, header(stamp)), stamp + 10**12)
+    results = []
+    for workers in (0, 1):
+        monkeypatch.setattr(evaluation, '_workers', lambda device, workers=workers: workers)
+        name = tmp_path / f'{workers}.json'
+        given = ('--bag', tmp_path / 'bag', '--json', name, '--param', 'steady_frames:=3')
+        assert evaluate(*given) == 0
+        (numbers,) = read_json(name)['bags'].values()
+        for key in ('latency_ms', 'elapsed_s'):
+            del numbers[key]
+        for over_time in numbers['over_time']:
+            del over_time['ms']
+        results.append(numbers)
+    assert results[0] == results[1]
+    assert results[0]['with_ground_truth'] == len(frames)
+
+
 def test_a_full_size_video_of_another_writer_gets_a_mask_for_each_image(tmp_path, evaluate):
     """As a da Vinci sends it: 1080 rows, with black borders."""
     video = write_video(tmp_path / 'clip.mp4', 5, size=(1920, 1080))
