@@ -84,8 +84,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(_table(rounds))
     print(f'\nMedian of each stage, ms: {_stages(last.stages)}.\n')
     print(
-        f'With a bag {LONGER} times as long the main process took {growth_mib:.1f} MiB more memory '
-        f'at its peak than the {last.peak_mib:.0f} MiB before. {segmenter.spec.name}, '
+        f'With a bag {LONGER} times as long the main process took {growth_mib:.1f} MiB more '
+        f'memory at its peak than the {last.peak_mib:.0f} MiB before. {segmenter.spec.name}, '
         f'{segmenter.runtime.description}, {options.frames} frames of 1920x1080 rgb8 in MCAP, '
         f'{options.rounds} rounds in turn.'
     )
