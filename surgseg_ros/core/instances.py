@@ -20,7 +20,7 @@ from surgseg_ros.core.labels import (
     SUCTION,
     THREAD,
 )
-from surgseg_ros.core.parts import CLEAR, MAX_PARTS, MIN_SAMPLES, Part, ToolParts
+from surgseg_ros.core.parts import CLEAR, MIN_SAMPLES, Part, ToolParts
 from surgseg_ros.core.robotic_tools import continues, group_tools
 from surgseg_ros.core.runs import Runs
 from surgseg_ros.core.segmentation import Field, Points
@@ -40,22 +40,26 @@ def separate_instruments(
     :return: the runs of each instrument, and its parts if it is a robotic tool; every run belongs
         to one instrument.
     """
-    if np.count_nonzero(np.bincount(regions)) > MAX_REGIONS:  # noise: nothing is joined
-        order = np.argsort(regions, kind='stable')
-        borders = np.flatnonzero(np.diff(regions[order])) + 1
-        return [(runs.take(region), None) for region in np.split(order, borders)]
-    owners = _Owners(mask, runs, regions, field)
     is_tool = runs.kinds == ROBOTIC_TOOL
-    found = owners.tools(np.flatnonzero(is_tool))
-    others = np.flatnonzero(~is_tool)
-    others = others[np.argsort(regions[others], kind='stable')]
-    borders = np.flatnonzero(np.diff(regions[others])) + 1
-    pieces = [runs.take(region) for region in np.split(others, borders) if len(region)]
-    return found + [(piece, None) for piece in join_pieces(pieces, mask, field)]
+    tools, others = (_pieces(runs, regions, np.flatnonzero(x)) for x in (is_tool, ~is_tool))
+    found: list[tuple[Runs, ToolParts | None]] = [(piece, None) for piece in tools]
+    if len(tools) <= MAX_REGIONS:
+        found = _Owners(mask, runs, regions, field).tools(np.flatnonzero(is_tool))
+    return found + [(piece, None) for piece in join_pieces(others, mask, field)]
 
 
 MAX_REGIONS: Final = 150
-"""With more connected components, each is an instrument. Twenty tools in pieces have fewer."""
+"""With more connected components of tools, each is one. Twenty tools in pieces have fewer."""
+
+_MAX_PIECES: Final = 16
+"""With more components of another class, none of them are joined."""
+
+
+def _pieces(runs: Runs, regions: NDArray[np.intp], chosen: NDArray[np.intp]) -> list[Runs]:
+    """Return the runs of each connected component of the chosen ones."""
+    order = chosen[np.argsort(regions[chosen], kind='stable')]
+    borders = np.flatnonzero(np.diff(regions[order])) + 1
+    return [runs.take(region) for region in np.split(order, borders) if len(region)]
 
 
 class _Owners:
@@ -201,7 +205,7 @@ def join_pieces(pieces: list[Runs], mask: NDArray[np.uint8], field: Field) -> li
     joined = []
     for label in sorted({int(piece.kinds[0]) for piece in pieces}):
         group = [piece for piece in pieces if int(piece.kinds[0]) == label]
-        if label not in _CONTINUATIONS or not 1 < len(group) <= MAX_PARTS:
+        if label not in _CONTINUATIONS or not 1 < len(group) <= _MAX_PIECES:
             joined += group
             continue
         describe, same = _CONTINUATIONS[label]

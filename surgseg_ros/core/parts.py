@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 import cv2
 import numpy as np
@@ -28,8 +28,8 @@ _CROSS: Final = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 _WRIST_END: Final = 0.5
 """Jaws start in the part of the wrist beyond this share of its length."""
 
-MAX_PARTS: Final = 24
-"""Largest number of components of a class, by area; a mask of noise has thousands."""
+MAX_PARTS: Final = 40
+"""Largest number of parts, by area: ten tools with shaft, wrist and two jaws. Noise has more."""
 
 
 @dataclass(frozen=True)
@@ -150,27 +150,54 @@ def find_parts(mask: NDArray[np.uint8], labels: tuple[int, ...]) -> list[Part]:
 
     :param mask: (H, W) uint8 class index.
     :param labels: the classes.
-    :return: the largest components of each class, in the order of the classes.
+    :return: the MAX_PARTS largest components, in the order of the classes.
     """
     step = Field((mask.shape[0], mask.shape[1])).step
-    first, small = step // 2, sample_grid(mask, step)
-    parts = []
-    for label in labels:
-        chosen = cv2.inRange(small, label, label)
-        if cv2.countNonZero(chosen) < MIN_SAMPLES:
-            continue
-        _, marks, stats, _ = cv2.connectedComponentsWithStats(
-            chosen, None, None, None, 8, cv2.CV_16U
-        )
-        areas = stats[1:, cv2.CC_STAT_AREA]
-        large = [n for n in np.argsort(-areas, kind='stable') if areas[n] >= MIN_SAMPLES]
-        for number in large[:MAX_PARTS]:
-            left, top, width, height = stats[number + 1, :4]
-            window = marks[top : top + height, left : left + width] == number + 1
-            rows, columns = np.nonzero(window)
-            points = np.stack([columns + left, rows + top]) * float(step) + first
-            parts.append(Part(label, points.T, step))
-    return parts
+    small = sample_grid(mask, step)
+    found = [component for label in labels for component in _components(small, label)]
+    found = sorted(found, key=lambda component: -component.area)[:MAX_PARTS]
+    found.sort(key=lambda component: labels.index(component.label))
+    return [Part(each.label, each.cells() * float(step) + step // 2, step) for each in found]
+
+
+class _Component(NamedTuple):
+    """
+    A connected component of a class on the grid.
+
+    :param label: the class.
+    :param area: number of its cells.
+    :param window: (4,) left, top, width and height.
+    :param marks: (h, w) number of the component of each cell of the grid.
+    :param number: that of this component.
+    """
+
+    label: int
+    area: int
+    window: NDArray[Any]
+    marks: NDArray[Any]
+    number: int
+
+    def cells(self) -> Points:
+        """Return (area, 2) column and row of its cells."""
+        left, top, width, height = self.window
+        window = self.marks[top : top + height, left : left + width] == self.number
+        rows, columns = np.nonzero(window)
+        return np.stack([columns + left, rows + top]).T
+
+
+def _components(small: NDArray[np.uint8], label: int) -> list[_Component]:
+    """Find the components of a class that have enough samples, largest first."""
+    chosen = cv2.inRange(small, label, label)
+    if cv2.countNonZero(chosen) < MIN_SAMPLES:
+        return []
+    _, marks, stats, _ = cv2.connectedComponentsWithStats(chosen, None, None, None, 8, cv2.CV_16U)
+    areas = stats[:, cv2.CC_STAT_AREA]
+    order = 1 + np.argsort(-areas[1:], kind='stable')
+    return [
+        _Component(label, int(areas[n]), stats[n, :4], marks, int(n))
+        for n in order
+        if areas[n] >= MIN_SAMPLES
+    ]
 
 
 def touch(first: Part, second: Part, step_px: float) -> bool:

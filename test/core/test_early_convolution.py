@@ -48,6 +48,13 @@ def test_other_blocks_stay(tiny_spec: ModelSpec, options: dict[str, object]) -> 
     assert early(speed_up(network_with(tiny_spec, **options), SIZE)) == 0
 
 
+@pytest.mark.parametrize('size', [(60, 96), (268, 480), (255, 256)])
+def test_blocks_stay_if_they_do_not_double_the_size(
+    tiny_spec: ModelSpec, size: tuple[int, int]
+) -> None:
+    assert early(speed_up(network_with(tiny_spec), size)) == 0
+
+
 def test_a_network_with_other_logits_is_not_used(
     tiny_spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
