@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager, suppress
 from multiprocessing.connection import Connection
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
-from surgseg_ros.bag_evaluation.shared_memory import DisconnectedError, Sender, received
+from surgseg_ros.bag_evaluation.worker_pool import DisconnectedError, Sender, received
 from surgseg_ros.core.processes import exit_with_parent, ignore_terminal_signals, keep_freed
 
 T = TypeVar('T')

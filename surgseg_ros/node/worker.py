@@ -26,9 +26,8 @@ from surgseg_ros.messages.images import image_from_msg, read_image
 from surgseg_ros.messages.serialization import IMAGE, stamp_ns
 from surgseg_ros.node.freshness import Generation, ResultPolicy
 from surgseg_ros.node.health import CameraChannel, Frame, LastImage
-from surgseg_ros.node.mailbox import Mailbox, Pair
+from surgseg_ros.node.mailbox import PAUSE, Mailbox, Pair, Speculation
 from surgseg_ros.node.result_publisher import Logger, ReceivedImage, ResultPublisher, Warnings
-from surgseg_ros.node.speculation import PAUSE, Speculation
 
 if TYPE_CHECKING:
     from surgseg_ros.core.segmenter import Segmenter
