@@ -227,7 +227,7 @@ def _is_cut(end: Keypoint, mask: NDArray[np.uint8]) -> bool:
 
 def _centre(points: Points, field: Field) -> Geometry:
     """Find the centre of a small object."""
-    sigma = field.step / 6
+    sigma = field.step / 10
     middle = points.mean(axis=0)
     return Geometry((make_point(KeypointKind.CENTRE, middle, np.zeros(2), sigma, field),))
 

@@ -15,9 +15,9 @@ from surgseg_ros.core.segmentation import MIN_CONTACT, Field, Points
 from surgseg_ros.core.strips import Strip
 
 _SIGMA: Final = {
-    KeypointKind.TIP: 0.03,
-    KeypointKind.LEFT_JAW_TIP: 0.05,
-    KeypointKind.RIGHT_JAW_TIP: 0.05,
+    KeypointKind.TIP: 0.02,
+    KeypointKind.LEFT_JAW_TIP: 0.035,
+    KeypointKind.RIGHT_JAW_TIP: 0.035,
     KeypointKind.JAW_PIVOT: 0.1,
     KeypointKind.WRIST_JOINT: 0.12,
 }
@@ -94,7 +94,7 @@ def _point(
     kind: KeypointKind, place: Points, direction: Points, width_px: float, field: Field
 ) -> Keypoint:
     """Create a keypoint whose standard deviation is proportional to the width of the tool."""
-    sigma = math.hypot(field.step / 2, _SIGMA[kind] * width_px)
+    sigma = math.hypot(field.step / math.sqrt(12), _SIGMA[kind] * width_px)
     return make_point(kind, place, direction, sigma, field)
 
 
