@@ -140,3 +140,47 @@ def _roots(parents: Indices) -> Indices:
         if np.array_equal(grandparents, parents):
             return parents
         parents = grandparents
+
+
+_CELLS: Final = 64
+"""Number of cells of a coarse mask along the longer side."""
+
+
+def cell_side_px(size: tuple[int, int]) -> int:
+    """
+    Return the side of the cells of coarse masks.
+
+    :param size: (H, W) of the image in pixels.
+    :return: in pixels.
+    """
+    return -(-max(size) // _CELLS)
+
+
+def coarse_masks(
+    owners: NDArray[np.intp],
+    rows: NDArray[np.intp],
+    starts: NDArray[np.intp],
+    ends: NDArray[np.intp],
+    size: tuple[int, int],
+) -> NDArray[np.float64]:
+    """
+    Count the pixels of runs in square cells.
+
+    :param owners: (n,) which mask each run belongs to; ascending, from 0.
+    :param rows: (n,) row of each run.
+    :param starts: (n,) first column.
+    :param ends: (n,) column behind the last.
+    :param size: (H, W) of the image in pixels.
+    :return: (masks, rows, columns), each mask a vector of norm 1.
+    """
+    side = cell_side_px(size)
+    shape = owners[-1] + 1, -(-size[0] // side), -(-size[1] // side)
+    first = starts // side
+    counts = (ends - 1) // side - first + 1
+    of_run = np.repeat(np.arange(len(counts)), counts)
+    columns = np.arange(len(of_run)) - np.repeat(np.cumsum(counts) - counts - first, counts)
+    pixels = np.minimum(ends[of_run], (columns + 1) * side)
+    pixels -= np.maximum(starts[of_run], columns * side)
+    cell = (owners[of_run] * shape[1] + rows[of_run] // side) * shape[2] + columns
+    found = np.bincount(cell, pixels, int(np.prod(shape))).reshape(shape)
+    return np.asarray(found / np.sqrt((found**2).sum(axis=(1, 2), keepdims=True)))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from surgseg_ros.core.detections import Instrument
 from surgseg_ros.core.labels import NO_DECISION
-from surgseg_ros.core.runs import Runs
+from surgseg_ros.core.runs import Runs, cell_side_px, coarse_masks
 
 DEFAULT_TRACK_LOST_MS: Final = 500
 LONGEST_LOSS_MS: Final = 10_000
@@ -63,9 +63,6 @@ _NEW_TRACK_COST: Final = 3.0
 """For a new track: if an instrument falls into pieces, the older track keeps it."""
 
 _NO_MATCH: Final = 1e3
-_CELLS: Final = 64
-"""Number of cells of the coarse masks along the longer side."""
-
 _ROWS: Final = 64
 """Number of rows of an instrument that are sampled."""
 
@@ -138,7 +135,8 @@ class _Tracks(NamedTuple):
     :param numbers: (n,) track ids.
     :param began_ns: (n,) when the instrument was first seen.
     :param seen_ns: (n,) when it was last seen.
-    :param covered_ns: (n,) for how long other instruments have covered its place since then.
+    :param covered_ns: (n,) for how long instruments have covered its place since then.
+    :param is_covered: (n,) whether they did in the last image.
     :param features: features when it was last seen.
     :param motion: the predicted state.
     """
@@ -147,6 +145,7 @@ class _Tracks(NamedTuple):
     began_ns: NDArray[np.int64]
     seen_ns: NDArray[np.int64]
     covered_ns: NDArray[np.int64]
+    is_covered: NDArray[np.bool_]
     features: _Features
     motion: _Motion
 
@@ -237,21 +236,25 @@ class Tracker:
         tracks = self._tracks
         if tracks is not None and len(tracks.numbers):
             ages_s = (self._now_ns - tracks.began_ns) / 1e9
-            costs = _costs(tracks, seen, self._size) + (_NEW_TRACK_COST / (1 + ages_s))[:, None]
+            recent = self._now_ns - tracks.seen_ns <= self._lost_ns
+            costs = _costs(tracks, recent, seen, self._size)
+            costs += (_NEW_TRACK_COST / (1 + ages_s))[:, None]
             costs[tracks.seen_ns < self._last_ns] += _LOST_TRACK_COST
             old, new = _assign(costs)
             numbers[new] = tracks.numbers[old]
             found = _take(tracks, old)._replace(
                 seen_ns=np.full(len(old), self._now_ns),
                 covered_ns=np.zeros(len(old), np.int64),
+                is_covered=np.zeros(len(old), bool),
                 features=_take(seen, new),
                 motion=_take(tracks.motion, old).corrected(seen.places[new]),
             )
             lost = _take(tracks, np.setdiff1d(np.arange(len(tracks.numbers)), old))
-            dt_ns = self._now_ns - self._last_ns
-            covered_ns = lost.covered_ns + dt_ns * _are_covered(lost, seen, self._size)
+            is_covered = _are_covered(lost, seen, self._size)
+            covered_ns = lost.covered_ns + (self._now_ns - self._last_ns) * is_covered
             covered_ns = np.minimum(covered_ns, (COVERED_TIMES - 1) * self._lost_ns)
-            self._tracks = _joined(lost._replace(covered_ns=covered_ns), found)
+            lost = lost._replace(covered_ns=covered_ns, is_covered=is_covered)
+            self._tracks = _joined(lost, found)
         fresh = np.flatnonzero(numbers == 0)
         numbers[fresh] = self._last_number + 1 + np.arange(len(fresh))
         self._last_number += len(fresh)
@@ -263,18 +266,22 @@ class Tracker:
         variances = np.tile([_PLACE_SIGMA**2, 0.0, _FIRST_SPEED**2], (len(numbers), 1))
         motion = _Motion(seen.places, np.zeros_like(seen.places), variances)
         now_ns = np.full(len(numbers), self._now_ns)
-        return _Tracks(numbers, now_ns, now_ns, np.zeros_like(now_ns), seen, motion)
+        uncovered = np.zeros_like(now_ns), np.zeros(len(numbers), bool)
+        return _Tracks(numbers, now_ns, now_ns, *uncovered, seen, motion)
 
     def _predict(self, dt_s: float) -> None:
         """Predict all tracks; end those lost for too long and, of too many, those lost longest."""
         if self._tracks is None:
             return
         seen_ns = self._tracks.seen_ns
-        lost_ns = self._now_ns - seen_ns - self._tracks.covered_ns
+        # Whatever covered a track in the last image is assumed to have covered it until now.
+        until_ns = np.where(self._tracks.is_covered, self._last_ns, self._now_ns)
+        lost_ns = until_ns - seen_ns - self._tracks.covered_ns
         kept = np.flatnonzero((seen_ns == self._last_ns) | (lost_ns <= self._lost_ns))
         kept = np.sort(kept[np.argsort(-seen_ns[kept], kind='stable')[: 2 * MAX_TRACKED]])
         tracks = _take(self._tracks, kept)
-        self._tracks = tracks._replace(motion=tracks.motion.after(dt_s))
+        is_covered = np.zeros(len(kept), bool)
+        self._tracks = tracks._replace(motion=tracks.motion.after(dt_s), is_covered=is_covered)
 
 
 def _largest(instruments: Sequence[Instrument]) -> NDArray[np.intp]:
@@ -300,7 +307,7 @@ def _features(instruments: Sequence[Instrument], size: tuple[int, int]) -> _Feat
         places,
         np.array([_axis(i) for i in instruments]),
         np.log([float(i.area_px) for i in instruments]),
-        _cells(owners, rows, starts, ends, size),
+        coarse_masks(owners, rows, starts, ends, size),
     )
 
 
@@ -323,32 +330,19 @@ def _axis(instrument: Instrument) -> tuple[float, float]:
     return clear * float(np.cos(2 * angle_rad)), clear * float(np.sin(2 * angle_rad))
 
 
-def _cells(
-    owners: NDArray[np.intp],
-    rows: NDArray[np.intp],
-    starts: NDArray[np.intp],
-    ends: NDArray[np.intp],
-    size: tuple[int, int],
+def _costs(
+    tracks: _Tracks, recent: NDArray[np.bool_], seen: _Features, size: tuple[int, int]
 ) -> Values:
-    """Count the pixels of runs in square cells: (n, rows, columns), each of norm 1."""
-    side = -(-max(size) // _CELLS)
-    shape = owners[-1] + 1, -(-size[0] // side), -(-size[1] // side)
-    first = starts // side
-    counts = (ends - 1) // side - first + 1
-    of_run = np.repeat(np.arange(len(counts)), counts)
-    columns = np.arange(len(of_run)) - np.repeat(np.cumsum(counts) - counts - first, counts)
-    pixels = np.minimum(ends[of_run], (columns + 1) * side)
-    pixels -= np.maximum(starts[of_run], columns * side)
-    cell = (owners[of_run] * shape[1] + rows[of_run] // side) * shape[2] + columns
-    found = np.bincount(cell, pixels, int(np.prod(shape))).reshape(shape)
-    return np.asarray(found / np.sqrt((found**2).sum(axis=(1, 2), keepdims=True)))
+    """
+    Return the (tracks, instruments) matrix of costs; _NO_MATCH if they cannot match.
 
-
-def _costs(tracks: _Tracks, seen: _Features, size: tuple[int, int]) -> Values:
-    """Return the (tracks, instruments) matrix of costs; _NO_MATCH if they cannot match."""
+    A track that is not recent was covered, and continues only where it was last seen: its motion
+    since then is unknown.
+    """
     known, motion = tracks.features, tracks.motion
     cells = seen.cells.reshape(len(seen.cells), -1).T
-    moved = _shift_cells(known.cells, motion.places - known.places, size)
+    shifts = np.where(recent[:, None], motion.places - known.places, 0)
+    moved = _shift_cells(known.cells, shifts, size)
     overlaps = np.maximum(*(x.reshape(len(x), -1) @ cells for x in (known.cells, moved)))
     variances = motion.variances[:, :1] + _PLACE_SIGMA**2
     away = np.hypot(*(motion.places[:, None] - seen.places).transpose(2, 0, 1))
@@ -361,7 +355,8 @@ def _costs(tracks: _Tracks, seen: _Features, size: tuple[int, int]) -> Values:
         + _AXIS_COST * (clear - known.axes @ seen.axes.T) / 2
         + _AREA_COST * np.abs(known.areas[:, None] - seen.areas)
     )
-    near = (squares < _GATE**2) & (away < _MAX_DISTANCE) | (overlaps > _MIN_OVERLAP)
+    near = recent[:, None] & (squares < _GATE**2) & (away < _MAX_DISTANCE)
+    near |= overlaps > _MIN_OVERLAP
     allowed = near & (known.labels[:, None] == seen.labels)
     return np.where(allowed, costs, _NO_MATCH)
 
@@ -378,7 +373,7 @@ def _are_covered(tracks: _Tracks, seen: _Features, size: tuple[int, int]) -> NDA
 
 def _shift_cells(cells: Values, shifts: Values, size: tuple[int, int]) -> Values:
     """Shift coarse masks by whole cells; cells that leave the image are dropped."""
-    side = -(-max(size) // _CELLS)
+    side = cell_side_px(size)
     steps = np.rint(shifts * size[0] / side).astype(np.intp)
     moved = cells.copy()
     for place in np.flatnonzero(steps.any(axis=1)).tolist():

@@ -86,6 +86,28 @@ def test_an_instrument_that_another_one_covers_keeps_its_id_ten_times_as_long(
     assert ids(tracker, rod(100), 180 + away_ms, SUCTION) == [expected + (expected > 1)]
 
 
+@pytest.mark.parametrize('interval_ms', [20, 300, 667, 1000])
+def test_a_covered_instrument_keeps_its_id_at_any_rate(interval_ms):
+    tracker, cover = Tracker(), bar(empty(), (100, -10), (100, 280), 60, HOLDER)
+    for at_ms in (0, interval_ms):
+        assert ids(tracker, rod(100), at_ms, SUCTION) == [1]
+    back_ms = interval_ms + 4000 // interval_ms * interval_ms
+    for at_ms in range(2 * interval_ms, back_ms, interval_ms):
+        ids(tracker, cover, at_ms)
+    assert ids(tracker, rod(100), back_ms, SUCTION) == [1]
+
+
+@pytest.mark.parametrize('speed', [0, 0.05])
+def test_a_covered_instrument_does_not_give_its_id_to_another_one_elsewhere(speed):
+    tracker, cover = Tracker(), bar(empty(), (100, -10), (100, 280), 60, HOLDER)
+    for at_ms in range(0, 200, 20):
+        assert ids(tracker, rod(100 + int(speed * at_ms)), at_ms, SUCTION) == [1]
+    for at_ms in range(200, 4200, 20):
+        ids(tracker, cover, at_ms)
+    other = bar(cover.copy(), (200, 60), (260, 60), 14, SUCTION)
+    assert 1 not in ids(tracker, other, 4200, SUCTION)
+
+
 def test_an_instrument_that_is_covered_for_a_time_is_lost_when_its_place_is_seen():
     tracker, cover = Tracker(), bar(empty(), (100, -10), (100, 280), 60, HOLDER)
     for at_ms in range(0, 200, 20):
