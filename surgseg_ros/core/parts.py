@@ -29,7 +29,7 @@ _WRIST_END: Final = 0.5
 """Jaws start in the part of the wrist beyond this share of its length."""
 
 MAX_PARTS: Final = 40
-"""Largest number of parts, by area: ten tools with shaft, wrist and two jaws. Noise has more."""
+"""The largest parts are examined: ten tools with shaft, wrist and two jaws. Noise has more."""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from surgseg_ros.core.parts import (
 )
 from surgseg_ros.core.segmentation import MIN_CONTACT, Field, Points, select
 from surgseg_ros.core.strips import angle_between, strip_along
-from surgseg_ros.core.tool_costs import SHARED, SampleCosts, costs_of, is_joined
+from surgseg_ros.core.tool_costs import SHARED, SampleCosts, costs_of, may_continue
 from surgseg_ros.core.touching_strips import split_strips
 
 _MAX_GAP: Final = 1.3
@@ -292,7 +292,7 @@ def _attach(
     costs = [known.of(part, tool) for tool in tools]
     near = _possible_owners(part, tools, costs, mask)
     if near and np.count_nonzero(field.touches(part.rim)) >= MIN_CONTACT:
-        near = [n for n in near if is_joined(part, tools[n])]
+        near = [n for n in near if may_continue(part, tools[n])]
     if not near:
         own = ToolParts([], [], [])
         own.add(part)
@@ -353,7 +353,7 @@ def _touching(jaw: Part, tools: list[ToolParts], numbers: list[int]) -> list[int
 
 
 def _without_jaws(jaw: Part, tools: list[ToolParts], numbers: list[int]) -> list[int]:
-    """Return the only tool without jaws, if the jaws of each other tool are as large as a jaw."""
+    """Return the only tool without jaws, if the jaws of each other tool are as large as this."""
     areas = {n: sum(len(part.points) for part in tools[n].claspers) for n in numbers}
     bare = [n for n in numbers if not areas[n]]
     whole = all(area >= len(jaw.points) for area in areas.values() if area)

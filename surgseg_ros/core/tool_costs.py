@@ -110,13 +110,13 @@ def _from_wrist(points: Points, tool: ToolParts) -> Points:
     return np.asarray(rim_distances(points, rim) * (1 + np.maximum(0, turned)))
 
 
-def is_joined(part: Part, tool: ToolParts) -> bool:
+def may_continue(part: Part, tool: ToolParts) -> bool:
     """
-    Return whether a part touches the part of a tool that it continues, along some length.
+    Return whether a part may continue a tool: whether it touches what is before it there.
 
     :param part: a wrist or a clasper.
     :param tool: the tool that it may belong to.
-    :return: whether it does; true if the tool has no part that it could continue.
+    :return: whether it does, along some length; also true if nothing of the tool is before it.
     """
     before = tool.shafts if part.label == WRIST else tool.wrists or tool.shafts
     if not before:
