@@ -2,6 +2,7 @@
 """Parts of an evaluation in processes of their own: what comes before the network, or after it."""
 
 import multiprocessing
+import pickle
 import signal
 import sys
 import traceback
@@ -11,6 +12,7 @@ from multiprocessing.connection import Connection
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from surgseg_ros.bag_evaluation.worker_pool import DisconnectedError, Sender, received
+from surgseg_ros.core.errors import describe
 from surgseg_ros.core.processes import exit_with_parent, ignore_terminal_signals, keep_freed
 
 T = TypeVar('T')
@@ -20,7 +22,7 @@ _GRACE_S: Final = 0.4
 
 
 class WorkerError(RuntimeError):
-    """Work whose process was killed."""
+    """Work whose process was killed, or ended for another reason without a result."""
 
 
 class _Failure(NamedTuple):
@@ -51,14 +53,13 @@ class _Process(Generic[T]):
         Wait for the result.
 
         :return: the result; an error of the function is raised.
-        :raises WorkerError: if the process was killed.
+        :raises WorkerError: if the process ended without one.
         """
         try:
             outcome = self._results.recv()
         except EOFError as error:
-            raise WorkerError(
-                'a process of its evaluation was killed: check the memory and the system log'
-            ) from error
+            self._process.join()
+            raise WorkerError(_reason(self._process.exitcode)) from error
         if isinstance(outcome, _Failure):
             raise outcome.error from RuntimeError(outcome.trace)
         self._process.join()
@@ -81,9 +82,28 @@ def _run(results: Connection, function: Callable[..., object], *arguments: objec
     try:
         outcome = function(*arguments)
     except Exception as error:
-        outcome = _Failure(error, traceback.format_exc())
+        outcome = _Failure(_picklable(error), traceback.format_exc())
     with suppress(BrokenPipeError):  # the parent was killed
         results.send(outcome)
+
+
+def _reason(exit_code: int | None) -> str:
+    """Explain why a process has sent no result."""
+    if exit_code is not None and exit_code < 0:
+        return 'a process that evaluated it was killed: check the memory and the system log'
+    return f'a process that evaluated it ended with exit status {exit_code}'
+
+
+def _picklable(error: Exception) -> Exception:
+    """Replace an error that cannot be pickled, or not restored."""
+    try:
+        pickle.loads(pickle.dumps(error))  # noqa: S301 - from this process
+    except Exception:
+        replaced = RuntimeError(describe(error))
+        for note in getattr(error, '__notes__', ()):
+            replaced.add_note(str(note))
+        return replaced
+    return error
 
 
 @contextmanager
@@ -103,26 +123,34 @@ def produced(source: Callable[[], Iterable[T]], blocks: int) -> Generator[T, Non
     :param blocks: how many items with arrays may exist here and there; the arrays of an item are
         shared memory, which is used again when no array refers to it.
     :return: the items in order; closing it ends the process.
-    :raises WorkerError: if the process was killed; its own errors are raised as they are.
+    :raises WorkerError: if the process was killed; its own errors are raised as they are, after
+        its items, or as a RuntimeError of the same text if they cannot be pickled.
     """
     ours, theirs = multiprocessing.Pipe()
     with closing(ours), _started(_send, theirs, source, blocks) as process:
         theirs.close()
+        lost = None
         try:
             yield from received(ours)
-        except DisconnectedError:
-            process.result()
-            raise
+        except DisconnectedError as error:
+            lost = error
+        ours.close()  # the process waits for this
+        process.result()
+        if lost is not None:
+            raise WorkerError(str(lost)) from lost
 
 
 def _send(connection: Connection, source: Callable[[], Iterable[object]], blocks: int) -> None:
     sender = Sender(connection, blocks)
-    for item in source():
-        sender.send(item)
-    sender.send(None)
-    with suppress(EOFError, OSError):  # the memory must exist until all items were received
-        while True:
-            connection.recv_bytes()
+    try:
+        for item in source():
+            sender.send(item)
+    except DisconnectedError:
+        return  # no more items are needed
+    except Exception:
+        sender.finish()
+        raise
+    sender.finish()
 
 
 def consumed(function: Callable[[Iterator[Any]], T], items: Iterable[object], blocks: int) -> T:
@@ -133,7 +161,7 @@ def consumed(function: Callable[[Iterator[Any]], T], items: Iterable[object], bl
     :param items: the items, picklable, and not None; their arrays are copied to shared memory.
     :param blocks: how many items with arrays may exist there.
     :return: what the function returns.
-    :raises WorkerError: if the process was killed; its own errors are raised as they are.
+    :raises WorkerError: if the process was killed; its own errors are raised as by `produced`.
     """
     ours, theirs = multiprocessing.Pipe()
     sender = Sender(ours, blocks)
@@ -148,4 +176,5 @@ def consumed(function: Callable[[Iterator[Any]], T], items: Iterable[object], bl
 
 
 def _receive(connection: Connection, function: Callable[[Iterator[Any]], T]) -> T:
-    return function(received(connection))
+    with closing(connection):  # so that no item is sent any more
+        return function(received(connection))

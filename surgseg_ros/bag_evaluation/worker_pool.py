@@ -27,6 +27,7 @@ from typing import Any, Final, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 
+from surgseg_ros.core.errors import describe
 from surgseg_ros.core.processes import (
     end_pool,
     exit_with_parent,
@@ -125,7 +126,7 @@ def unpack(packed: Packed, maps: dict[str, mmap.mmap]) -> tuple[Any, Any]:
 
 
 class DisconnectedError(Exception):
-    """The process at the other end of a connection has ended."""
+    """The process at the other end of a connection has ended, or does not need more."""
 
 
 class Sender:
@@ -162,6 +163,13 @@ class Sender:
                 self._free.append(self._connection.recv_bytes()[0])
         return self._free.pop()
 
+    def finish(self) -> None:
+        """Send None, and wait until the other process has received all, and closes the pipe."""
+        with contextlib.suppress(DisconnectedError), _disconnecting():
+            self.send(None)
+            while True:
+                self._connection.recv_bytes()
+
     def close(self) -> None:
         """Close the pipe, and free the memory."""
         self._connection.close()
@@ -175,7 +183,7 @@ def received(connection: Connection) -> Iterator[Any]:
 
     :param connection: the other end of its pipe.
     :return: the objects in order, up to None.
-    :raises DisconnectedError: if the other process ends before.
+    :raises DisconnectedError: if the other process ends before, or its memory cannot be mapped.
     """
     maps: dict[str, mmap.mmap] = {}
     while True:
@@ -183,7 +191,7 @@ def received(connection: Connection) -> Iterator[Any]:
             while not connection.poll(_COLLECT_S):
                 gc.collect()  # the sender may wait for arrays that only reference cycles hold
             number, packed = connection.recv()
-        value, memory = unpack(packed, maps)
+            value, memory = unpack(packed, maps)  # the memory ends with the sender
         if value is None:
             return
         if memory is not None:
@@ -198,7 +206,9 @@ def _disconnecting() -> Iterator[None]:
     try:
         yield
     except (EOFError, OSError) as error:
-        raise DisconnectedError from error
+        raise DisconnectedError(
+            f'lost the connection to another process: {describe(error)}'
+        ) from error
 
 
 def _return_block(connection: Connection, number: int) -> None:

@@ -5,9 +5,12 @@ import contextlib
 import os
 import signal
 import tempfile
+import threading
 import time
 
 import numpy as np
+
+from surgseg_ros.messages.encodings import ImageError
 
 
 def described(array, number=0):
@@ -66,10 +69,34 @@ def failing(count, items=None):
 
 
 def counted(count):
-    yield from range(count)
+    for number in range(count):
+        yield np.full((4, 5), number)
     raise ValueError(f'{count} is the end')
 
 
 def killed(items=()):
     os.kill(os.getpid(), signal.SIGKILL)
     return items
+
+
+def killed_after(count):
+    """Yield arrays until this process is killed."""
+    for number in range(count):
+        yield np.full((4, 5), number)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def leaving(items=()):
+    os._exit(3)
+
+
+def refusing(items=()):
+    """Raise an error that can be pickled, but not restored."""
+    error = ImageError('it is not an image', 'size')
+    error.add_note('a note')
+    raise error
+
+
+def locked(items=()):
+    """Raise an error that cannot be pickled."""
+    raise ValueError('it is locked', threading.Lock())

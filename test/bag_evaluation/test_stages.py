@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Iterators between processes: order, limited memory, errors and ends."""
 
+import errno
 import functools
 import gc
 import multiprocessing
@@ -12,8 +13,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from calls import failing, killed, noted, numbered, summed
+from calls import (
+    failing,
+    killed,
+    killed_after,
+    leaving,
+    locked,
+    noted,
+    numbered,
+    refusing,
+    summed,
+)
 
+from surgseg_ros.bag_evaluation import worker_pool
 from surgseg_ros.bag_evaluation.stages import WorkerError, consumed, produced
 
 
@@ -64,7 +76,7 @@ def test_errors_of_the_other_process_are_raised_after_its_items(count):
     found = []
     with pytest.raises(ValueError, match=f'{count} is the end'):
         found.extend(produced(functools.partial(failing, count), 4))
-    assert found == list(range(count))
+    assert [array.tolist() for array in found] == [[[n] * 5] * 4 for n in range(count)]
     items = iter(range(10**9))
     with pytest.raises(ValueError, match=f'{count} is the end'):
         consumed(functools.partial(failing, count), items, 4)
@@ -75,8 +87,39 @@ def test_errors_of_the_other_process_are_raised_after_its_items(count):
 def test_a_killed_process_is_reported():
     with pytest.raises(WorkerError, match='was killed: check the memory'):
         list(produced(killed, 4))
+    for count in (1, 3):
+        with pytest.raises(WorkerError, match='was killed: check the memory'):
+            list(produced(functools.partial(killed_after, count), 4))
     with pytest.raises(WorkerError, match='was killed: check the memory'):
         consumed(killed, iter(range(10**9)), 4)
+
+
+def test_an_exit_without_a_result_is_reported():
+    with pytest.raises(WorkerError, match='ended with exit status 3'):
+        list(produced(leaving, 4))
+    with pytest.raises(WorkerError, match='ended with exit status 3'):
+        consumed(leaving, iter(range(10**9)), 4)
+
+
+@pytest.mark.parametrize(
+    ('function', 'text'), [(refusing, 'ImageError: it is not an image'), (locked, 'it is locked')]
+)
+def test_an_error_that_cannot_be_sent_keeps_its_text(function, text):
+    with pytest.raises(RuntimeError, match=text) as raised:
+        list(produced(function, 4))
+    assert f'in {function.__name__}' in str(raised.value.__cause__)
+    with pytest.raises(RuntimeError, match=text) as raised:
+        consumed(function, iter(range(10**9)), 4)
+    assert getattr(raised.value, '__notes__', []) == (['a note'] if function is refusing else [])
+
+
+def test_memory_that_cannot_be_mapped_is_an_error_of_this_bag_only(monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOMEM, 'no memory')
+
+    monkeypatch.setattr(worker_pool, 'unpack', refuse)
+    with pytest.raises(WorkerError, match='no memory'):
+        list(produced(functools.partial(numbered, 50), 3))
 
 
 def open_files():
