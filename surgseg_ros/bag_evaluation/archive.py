@@ -234,10 +234,10 @@ def run(
         for job, outcome in tqdm(
             outcomes, 'bags', len(todo), leave=False, disable=len(tasks) == 1
         ):
-            if isinstance(outcome, BagError):
-                unreadable[job.name] = reported(outcome, job.bag)
-            elif isinstance(outcome, WorkerError):
-                unreadable[job.name] = str(outcome)
+            if isinstance(outcome, BagError | WorkerError):
+                unreadable[job.name] = _reason(outcome, job)
+                if job.output:
+                    clear(job.output)  # a killed process could not
             elif isinstance(outcome, Exception):
                 raise outcome
             else:
@@ -250,6 +250,12 @@ def run(
         raise BagError('; '.join(unreadable.values()))
     results = {name: outcome.result for name, outcome in done.items()}
     return merge(results, unreadable, _model(done), options)
+
+
+def _reason(error: BagError | WorkerError, job: Job) -> str:
+    if isinstance(error, BagError):
+        return reported(error, job.bag)
+    return f'bag {job.bag.name!r} was not evaluated: {error}'
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from surgseg_ros.bag_evaluation.archive import Store, find_bags, plan, run
 from surgseg_ros.bag_evaluation.bag_scan import bag_files
 from surgseg_ros.bag_evaluation.frames import Options
 from surgseg_ros.bag_evaluation.runners import run_serial
+from surgseg_ros.bag_evaluation.stages import WorkerError
 from surgseg_ros.bags.reading import BagError
 from surgseg_ros.core.parameters import pipeline_settings
 
@@ -165,6 +167,28 @@ def test_an_unreadable_bag_does_not_affect_others(tmp_path, bags, evaluate, caps
     assert list(found['unreadable']) == ['two']
     assert found['mask_sha256'] is None
     assert 'two: ' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('names', [['one'], ['one', 'two']])
+def test_a_killed_process_leaves_no_part_of_its_bag(tmp_path, bags, options, names):
+    def killing_the_first(jobs):
+        (jobs[0].output.parent / f'.{jobs[0].output.name}.part').mkdir(parents=True)
+        yield jobs[0], WorkerError('a process was killed')
+        yield from run_serial(jobs[1:])
+
+    output = tmp_path / 'out'
+    outputs = {name: output / f'{name}.mcap' for name in names}
+    options = replace(options, runtime='torch')
+    tasks = plan({name: bags / 'day' / name for name in names}, outputs, options)
+    text = "bag 'one' was not evaluated: a process was killed"
+    if len(names) == 1:
+        with pytest.raises(BagError, match=text):
+            run(tasks, killing_the_first, None, options)
+        assert not output.exists()
+    else:
+        merged = run(tasks, killing_the_first, None, options)
+        assert merged['unreadable'] == {'one': text}
+        assert [path.name for path in output.iterdir()] == ['two.mcap']
 
 
 def test_rejects_an_output_that_it_did_not_write(tmp_path, bags, evaluate, capsys):
