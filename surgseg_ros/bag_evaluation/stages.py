@@ -18,7 +18,11 @@ from surgseg_ros.core.processes import exit_with_parent, ignore_terminal_signals
 T = TypeVar('T')
 
 _GRACE_S: Final = 0.4
-"""Time for cleaning up before a process is killed; a command ends within two seconds."""
+"""
+Time for cleaning up before a process is killed; a command ends within two seconds.
+
+It may not be enough, since `follow` still writes what is waiting: `archive.run` removes the rest.
+"""
 
 
 class WorkerError(RuntimeError):

@@ -37,6 +37,12 @@ from surgseg_ros.core.processes import (
 
 _COLLECT_S: Final = 1.0
 
+_ALIGNMENT: Final = 64
+"""Bytes; a cache line, and the widest vectors of CPUs."""
+
+_MAX_BLOCKS: Final = 255
+"""Maximum number of blocks of a sender; their numbers are sent back as one byte."""
+
 
 class Place(NamedTuple):
     """
@@ -89,8 +95,9 @@ class Block:
             return None
         spans, size = [], 0
         for array in arrays:
-            spans.append((size, size + len(array.raw())))
-            size = spans[-1][1]
+            start = -(-size // _ALIGNMENT) * _ALIGNMENT
+            size = start + len(array.raw())
+            spans.append((start, size))
         if self._memory is None or len(self._memory) < size:
             os.ftruncate(self._file, max(1, size))
             self._memory = mmap.mmap(self._file, max(1, size))
@@ -134,11 +141,14 @@ class Sender:
     Sends objects to `received` in another process; waits while all blocks are in use there.
 
     :param connection: one end of a pipe for both directions.
-    :param blocks: how many objects with arrays may be in use.
+    :param blocks: how many objects with arrays may be in use, at most 255.
+    :raises ValueError: if it is larger.
     """
 
     def __init__(self, connection: Connection, blocks: int) -> None:
         """Allocate nothing yet."""
+        if blocks > _MAX_BLOCKS:
+            raise ValueError(f'{blocks} blocks were requested: at most {_MAX_BLOCKS} are possible')
         self._connection = connection
         self._blocks = [Block() for _ in range(blocks)]
         self._free = list(range(blocks))
@@ -276,7 +286,11 @@ class WorkerPool:
             result: T = future.result()
         except BrokenProcessPool:
             if not self._is_broken:
-                _LOG.warning('a worker process was killed: check the memory; this process goes on')
+                # Where logging is not configured, as in the process that collects, on stderr.
+                _LOG.warning(
+                    'a process that finds instruments was killed: check the memory; '
+                    'the evaluation continues without it'
+                )
             self._is_broken = True
             return call()
         return result

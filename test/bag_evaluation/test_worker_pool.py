@@ -2,16 +2,19 @@
 """Calls in other processes: their arrays, errors and ends."""
 
 import logging
+import multiprocessing
 import os
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
-from calls import described, die_at, wait_for
+from calls import described, die_at, wait_for, with_a_killed_worker
 
-from surgseg_ros.bag_evaluation.worker_pool import WorkerPool
+from surgseg_ros.bag_evaluation.stages import consumed
+from surgseg_ros.bag_evaluation.worker_pool import Block, Packed, Sender, WorkerPool, pack, unpack
 
 
 @pytest.fixture(scope='module')
@@ -77,6 +80,29 @@ def test_the_work_of_a_killed_process_is_done_here(caplog):
         pending = [pool.begin(die_at, n, os.getpid(), np.ones(2)) for n in range(12)]
         assert [result() for result in pending] == [2 + n for n in range(12)]
     assert caplog.text.count('was killed') == 1
+
+
+def test_a_killed_process_of_another_process_is_reported_on_stderr(capfd):
+    assert consumed(with_a_killed_worker, [np.ones(2)], 4) == [5]
+    assert capfd.readouterr().err.count('was killed: check the memory') == 1
+
+
+def test_arrays_are_aligned():
+    arrays = [np.arange(count, dtype=np.float64)[1:] for count in (2, 9, 10)]
+    pickled, stored = pack([*arrays, np.ones(3, np.uint8), np.ones(5)])
+    block = Block()
+    found, _ = unpack(Packed(pickled, block.store(stored)), {})
+    assert all(array.ctypes.data % 64 == 0 for array in found)
+    assert all((array == expected).all() for array, expected in zip(found, arrays))
+    block.close()
+
+
+def test_more_blocks_than_can_be_numbered_are_refused():
+    ours, theirs = multiprocessing.Pipe()
+    with closing(ours), closing(theirs):
+        with pytest.raises(ValueError, match='at most 255'):
+            Sender(ours, 256)
+        Sender(ours, 255).close()
 
 
 def files():
