@@ -283,10 +283,11 @@ class FrameAccumulator:
 
     def finish(self) -> list[FrameCounts]:
         """
-        Store the scores in the frames that have them.
+        Store the scores in the frames that have them; no mask can be recorded afterwards.
 
         :return: the counts of these frames, in order.
         """
+        self._hashing.shutdown()
         counts = dict(sorted(self._scorer.counts().items()))
         for place, count in counts.items():
             shown = np.flatnonzero(count.truth_px)

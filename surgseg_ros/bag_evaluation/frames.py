@@ -203,12 +203,18 @@ def _in_order(
     calls: Generator[Callable[[], T], None, None], threads: int
 ) -> Generator[T, None, None]:
     """Make calls in threads, or in this one if there are none; yield their results in order."""
-    with closing(calls), ThreadPoolExecutor(max(1, threads), 'decode') as pool:
-        begun: deque[Future[T]] = deque()
-        for call in calls:
-            if not threads:
+    with closing(calls):
+        if not threads:
+            for call in calls:
                 yield call()
-                continue
+            return
+        yield from _in_threads(calls, threads)
+
+
+def _in_threads(calls: Iterator[Callable[[], T]], threads: int) -> Generator[T, None, None]:
+    begun: deque[Future[T]] = deque()
+    with ThreadPoolExecutor(threads, 'decode') as pool:
+        for call in calls:
             begun.append(pool.submit(call))
             if len(begun) > threads:
                 yield begun.popleft().result()
@@ -262,7 +268,10 @@ def _truth(place: int, cdr: bytes, type_name: str) -> Truth:
     try:
         return Truth(place, mask_from_msg(read_image(cdr, type_name)))
     except ImageError as error:
-        return Truth(place, None, f'the truth of frame {place} (from 0): {error}')
+        text = str(error)
+    except Exception as error:  # no message may end the run, whatever it contains
+        text = describe(error)
+    return Truth(place, None, f'the truth of frame {place} (from 0): {text}')
 
 
 class Decided(NamedTuple):

@@ -10,7 +10,7 @@ import pytest
 from independent import IMAGES, TRUTHS, read_independently, write_independently
 from made_videos import write_video
 
-from surgseg_ros.bag_evaluation import evaluation
+from surgseg_ros.bag_evaluation import evaluation, frames
 from surgseg_ros.bags.reading import Bag
 from surgseg_ros.bags.writing import BagWriter
 from surgseg_ros.core.detections import find_instruments
@@ -236,6 +236,19 @@ def test_truths_that_are_invalid_or_match_no_image_are_counted(tmp_path, frame, 
     assert results[TRUTHS]['with_ground_truth'] == 1
     assert results[TRUTHS]['over_time'][5]['truth'] == [4]
     assert '2 of 5 truths are ambiguous' in capsys.readouterr().err
+
+
+def test_a_truth_on_which_its_parser_fails_is_unusable(tmp_path, write_bag, evaluate, monkeypatch):
+    def fail(_):
+        raise KeyError('a bug')
+
+    monkeypatch.setattr(evaluation, '_workers', lambda device: 0)  # processes lack the next line
+    monkeypatch.setattr(frames, 'mask_from_msg', fail)
+    bag, file = write_bag(tmp_path / 'bag', range(3)), tmp_path / 'a.json'
+    assert evaluate('--bag', bag, '--runtime', 'torch', '--json', file) == 0
+    (found,) = read_json(file)['bags'].values()
+    assert (found['masks'], found['ground_truth']['unusable']) == (3, 3)
+    assert "KeyError: 'a bug'" in found['troubles'][0]['first']
 
 
 def test_without_ground_truth_there_are_masks_but_no_scores(tmp_path, write_bag, evaluate):

@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Masks and truths are matched in any order of arrival."""
 
+import hashlib
+import threading
+
 import numpy as np
 import pytest
 
-from surgseg_ros.bag_evaluation.accumulator import MaskBuffer, Scorer
+from surgseg_ros.bag_evaluation.accumulator import FrameAccumulator, MaskBuffer, Scorer
 from surgseg_ros.bag_evaluation.worker_pool import WorkerPool
 from surgseg_ros.evaluation.metrics import count_frame
 
@@ -79,3 +82,13 @@ def test_masks_without_a_truth_are_not_kept():
     assert not scorer._masks.holds(0)
     scorer.give_up(1)
     assert not scorer._masks.holds(1)
+
+
+def test_a_finished_accumulator_has_no_thread():
+    before = set(threading.enumerate())
+    accumulator = FrameAccumulator(set())
+    place = accumulator.add_frame(0, 0, 'mask', {})
+    accumulator.record_mask(place, mask(0), np.zeros(256, np.int64))
+    accumulator.finish()
+    assert set(threading.enumerate()) <= before
+    assert accumulator.mask_sha256 == hashlib.sha256(mask(0)).hexdigest()
