@@ -59,9 +59,12 @@ def test_memory_is_used_again_only_when_no_array_refers_to_it(tmp_path):
 
 
 def test_arrays_in_reference_cycles_do_not_stop_the_iteration():
+    found = []
     for _, array in produced(functools.partial(numbered, 9), 2):
         cycle = [array]
         cycle.append(cycle)
+        found.append(array.tolist())
+    assert found == [[[number] * 5] * (number % 7) for number in range(9)]
 
 
 def test_items_reach_a_function_in_another_process():

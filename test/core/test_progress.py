@@ -65,8 +65,13 @@ def test_an_error_is_propagated(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_closed_terminal_does_not_stop_the_command() -> None:
     terminal = io.StringIO()
     terminal.close()
+    lines: list[str] = []
     with Progress('demo', terminal) as progress:
-        progress.print_line('going on')
+        for line in ('one', 'two'):
+            progress.print_line(line)
+            lines.append(line)
+    assert lines == ['one', 'two']
+    assert not any(thread.name == 'progress' for thread in threading.enumerate())
 
 
 def test_what_is_logged_goes_to_the_innermost_block_from_level_info() -> None:
