@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 
 from surgseg_ros.core.detections import find_instruments
-from surgseg_ros.core.labels import CLASPER, SHAFT, WRIST
+from surgseg_ros.core.labels import CLASPER, ROBOTIC_TOOL, SHAFT, WRIST
 from surgseg_ros.core.segmentation import Segmentation
 
 SIZE = (270, 480)
@@ -18,6 +18,11 @@ def empty():
 def find(mask, least_area=0.0, confidence=204):
     whole = np.full(mask.shape, confidence, np.uint8)
     return find_instruments(Segmentation(mask, whole), least_area)
+
+
+def tools_of(mask):
+    """Find the robotic tools of a mask."""
+    return [i for i in find(mask) if i.label == ROBOTIC_TOOL]
 
 
 def bar(mask, start, stop, width, label):

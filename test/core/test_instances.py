@@ -6,7 +6,7 @@ import math
 import cv2
 import numpy as np
 import pytest
-from drawn_masks import SIZE, bar, empty, find, tool
+from drawn_masks import SIZE, bar, empty, find, tool, tools_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -27,10 +27,6 @@ from surgseg_ros.core.labels import (
 from surgseg_ros.core.robotic_tools import group_tools
 from surgseg_ros.core.segmentation import Field
 from surgseg_ros.synthetic import Scene
-
-
-def tools_of(mask):
-    return [i for i in find(mask) if i.label == ROBOTIC_TOOL]
 
 
 def test_crossing_tools_are_two_with_their_own_wrists_and_claspers():

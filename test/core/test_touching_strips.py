@@ -4,13 +4,9 @@
 import math
 
 import pytest
-from drawn_masks import bar, empty, find
+from drawn_masks import bar, empty, tools_of
 
-from surgseg_ros.core.labels import ROBOTIC_TOOL, SHAFT, THREAD, WRIST
-
-
-def tools_of(mask):
-    return [i for i in find(mask) if i.label == ROBOTIC_TOOL]
+from surgseg_ros.core.labels import SHAFT, THREAD, WRIST
 
 
 @pytest.mark.parametrize(
