@@ -139,11 +139,11 @@ def test_an_error_here_ends_both_processes_and_lets_them_clean_up(error, tmp_pat
                     raise error
 
     (tmp_path / 'a').mkdir()
-    before = open_files()
+    before, handler = open_files(), signal.getsignal(signal.SIGTERM)
     with pytest.raises(error):
         consumed(functools.partial(summed, folder=tmp_path / 'b'), items(), 4)
     gc.collect()
     assert not multiprocessing.active_children()
     assert open_files() <= before
     assert not (tmp_path / 'b').exists()
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) == handler

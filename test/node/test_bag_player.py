@@ -157,8 +157,18 @@ def test_without_a_subscriber_nothing_is_acknowledged(bag_path, play):
     assert 'acknowledged' not in out
 
 
+@pytest.fixture
+def signals_of_pytest(monkeypatch):
+    """Let pytest receive Ctrl-C, during a test that plays a bag in this process and after it."""
+    monkeypatch.setattr(signal, 'pthread_sigmask', lambda *_: None)
+    handlers = {number: signal.getsignal(number) for number in entry_points.SIGNALS}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures('signals_of_pytest')
 def test_player_reports_which_topic_it_waits_for(bag_path, monkeypatch, capsys):
-    monkeypatch.setattr(signal, 'pthread_sigmask', lambda *_: None)  # pytest must receive Ctrl-C
     monkeypatch.setattr(entry_points, 'REMINDER_S', 0.02)
     heard = {'/camera/image_raw': 1, '/camera/image_raw/compressed': 0}
     monkeypatch.setattr(Publisher, 'get_subscription_count', lambda p: heard[p.topic_name])
@@ -302,6 +312,7 @@ def test_a_first_message_is_acknowledged_before_the_next(bag_path, waited):
     assert done == first + ['published'] * 5
 
 
+@pytest.mark.usefixtures('signals_of_pytest')
 @pytest.mark.parametrize(
     ('arguments', 'words'),
     [
@@ -315,7 +326,6 @@ def test_a_first_message_is_acknowledged_before_the_next(bag_path, waited):
     ],
 )
 def test_errors_name_the_invalid_value(bag_path, monkeypatch, capsys, arguments, words):
-    monkeypatch.setattr(signal, 'pthread_sigmask', lambda *_: None)  # pytest must receive Ctrl-C
     monkeypatch.setitem(sys.modules, 'std_msgs.msg', None)
     assert main([str(bag_path), *arguments]) == 1
     assert words in capsys.readouterr().err
@@ -329,8 +339,8 @@ def test_errors_of_options_name_the_invalid_value(capsys, option, value):
     assert repr(value) in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures('signals_of_pytest')
 def test_error_for_a_bag_without_images_lists_its_topics(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(signal, 'pthread_sigmask', lambda *_: None)  # pytest must receive Ctrl-C
     with BagWriter(tmp_path / 'bag') as bag:
         bag.write('/header', HEADER, header(1), 1)
     assert main([str(tmp_path / 'bag')]) == 1
