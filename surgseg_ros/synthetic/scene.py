@@ -55,6 +55,9 @@ _BYTES_PER_PIXEL: Final = 450
 """Memory that drawing a scene takes; measured from 500 to 2000 pixels a side."""
 
 _CHUNK: Final = 30
+_MANY: Final = 4
+"""With this many videos for each process, a process draws whole videos: a scene takes a second."""
+
 _JPEG_QUALITY: Final = 92
 
 
@@ -275,24 +278,23 @@ class VideoSet(NamedTuple):
         """The number of the last frame of each video."""
         return (self.frames - 1) * self.stride
 
+    def job_length(self, workers: int) -> int:
+        """Return the number of frames that a process draws in turn: of many videos, all of one."""
+        return self.frames if self.videos >= _MANY * workers else min(self.frames, _CHUNK)
+
     def memory_bytes(self, workers: int) -> int:
         """Estimate the memory of a number of parallel processes."""
-        chunks = self.videos * math.ceil(self.frames / _CHUNK)
-        return _BYTES_PER_PIXEL * math.prod(self.size) * min(workers, chunks)
+        jobs = self.videos * math.ceil(self.frames / self.job_length(workers))
+        return _BYTES_PER_PIXEL * math.prod(self.size) * min(workers, jobs)
 
 
 class Job(NamedTuple):
     """Some frames of one video, which one process draws."""
 
+    wanted: VideoSet
     folder: Path
     scene_seed: int
-    size: tuple[int, int]
-    rate_hz: float
     indices: range
-    image_suffix: str
-    touching: bool
-    instruments: bool
-    stereo: bool
 
 
 def draw_videos(wanted: VideoSet, output: Path, workers: int) -> None:
@@ -309,7 +311,7 @@ def draw_videos(wanted: VideoSet, output: Path, workers: int) -> None:
     :param workers: number of processes; with 1, this process draws.
     :raises OSError: if a file cannot be written.
     """
-    jobs = _jobs(wanted, output)
+    jobs = split_into_jobs(wanted, output, workers)
     if wanted.stereo:
         for folder in {job.folder for job in jobs}:
             for name, text in calibration_files(View(*wanted.size)).items():
@@ -326,17 +328,15 @@ def draw_videos(wanted: VideoSet, output: Path, workers: int) -> None:
                 bar.update(done.result())
 
 
-def _jobs(wanted: VideoSet, output: Path) -> Sequence[Job]:
-    suffix = '.jpg' if wanted.jpeg else '.png'
-    jobs = []
+def split_into_jobs(wanted: VideoSet, output: Path, workers: int) -> Sequence[Job]:
+    """Divide the drawing of videos into jobs of some frames of one video each."""
+    jobs, length = [], wanted.job_length(workers)
+    indices = range(0, wanted.frames * wanted.stride, wanted.stride)
     for video in range(wanted.videos):
         folder = output / f'video_{video + 1:02d}'
         seed = wanted.seed * SCENES_PER_SEED + video
-        for start in range(0, wanted.frames, _CHUNK):
-            stop = min(start + _CHUNK, wanted.frames)
-            indices = range(start * wanted.stride, stop * wanted.stride, wanted.stride)
-            what = indices, suffix, wanted.touching, wanted.instruments, wanted.stereo
-            jobs.append(Job(folder, seed, wanted.size, wanted.rate_hz, *what))
+        for start in range(0, wanted.frames, length):
+            jobs.append(Job(wanted, folder, seed, indices[start : start + length]))
     return jobs
 
 
@@ -349,16 +349,17 @@ def _draw_alone(job: Job) -> int:
 
 def _draw(job: Job) -> int:
     """Draw one job's frames into its folder, and return how many."""
-    scene = _scene(job.scene_seed, job.size, job.rate_hz, job.touching, job.stereo)
-    folders = [job.folder / name for name in CAMERAS] if job.stereo else [job.folder]
+    wanted, scene = job.wanted, _scene(job.scene_seed, job.wanted)
+    folders = [job.folder / name for name in CAMERAS] if wanted.stereo else [job.folder]
+    suffix = '.jpg' if wanted.jpeg else '.png'
     for index in job.indices:
         for camera, folder in enumerate(folders):
             frame = scene.frame(index, camera)
-            _write(folder / 'rgb' / f'{index:09d}{job.image_suffix}', frame.image)
+            _write(folder / 'rgb' / f'{index:09d}{suffix}', frame.image)
             _write(folder / 'segmentation' / f'{index:09d}.png', frame.mask)
-            if job.instruments:
+            if wanted.instruments:
                 _write(folder / INSTANCES_FOLDER / f'{index:09d}.png', frame.instances)
-            if job.instruments and not camera:
+            if wanted.instruments and not camera:
                 path = folder / INSTRUMENTS_FOLDER / f'{index:09d}.json'
                 _replace(path, _describe(scene.truth(index, frame.instances)))
     return len(job.indices)
@@ -377,11 +378,9 @@ def _describe(instruments: Sequence[TrueInstrument]) -> bytes:
 
 
 @lru_cache(maxsize=1)
-def _scene(
-    seed: int, size: tuple[int, int], rate_hz: float, touching: bool, stereo: bool
-) -> Scene:
+def _scene(seed: int, wanted: VideoSet) -> Scene:
     """Return a scene; the last one is cached, since the next job often continues it."""
-    return Scene(seed, size, rate_hz, touching, stereo)
+    return Scene(seed, wanted.size, wanted.rate_hz, wanted.touching, wanted.stereo)
 
 
 def _write(path: Path, image: NDArray[np.uint8]) -> None:

@@ -13,7 +13,7 @@ from verbs import verb
 from surgseg_ros.core.instrument_files import read_instruments
 from surgseg_ros.messages.serialization import TYPES
 from surgseg_ros.synthetic import Scene
-from surgseg_ros.synthetic.scene import SCENES_PER_SEED
+from surgseg_ros.synthetic.scene import SCENES_PER_SEED, VideoSet, split_into_jobs
 from surgseg_ros.training.dataset import find_samples
 
 main = verb('synthesize')
@@ -156,6 +156,14 @@ def test_several_processes_write_the_same_files(tmp_path):
     synthesize(tmp_path / 'one')
     synthesize(tmp_path / 'two', '--workers', '2')
     assert files(tmp_path / 'one') == files(tmp_path / 'two')
+
+
+@pytest.mark.parametrize(('videos', 'lengths'), [(7, {30, 10}), (8, {40})])
+def test_a_process_draws_whole_videos_if_there_are_many(tmp_path, videos, lengths):
+    wanted = VideoSet(videos, 40, 1, (64, 64), 15.0, 1, jpeg=True)
+    jobs = split_into_jobs(wanted, tmp_path, workers=2)
+    assert {len(job.indices) for job in jobs} == lengths
+    assert len({(job.folder, index) for job in jobs for index in job.indices}) == videos * 40
 
 
 def test_jpeg_images_keep_png_masks(tmp_path):
