@@ -101,8 +101,9 @@ class Block:
         if self._memory is None or len(self._memory) < size:
             os.ftruncate(self._file, max(1, size))
             self._memory = mmap.mmap(self._file, max(1, size))
+        whole = np.frombuffer(self._memory, np.uint8)
         for (start, end), array in zip(spans, arrays):
-            self._memory[start:end] = array.raw()
+            whole[start:end] = np.frombuffer(array.raw(), np.uint8)  # without the GIL
         path = f'/proc/{os.getpid()}/fd/{self._file}'
         return Place(path, len(self._memory), tuple(spans))
 
