@@ -42,6 +42,7 @@ from surgseg_ros.core.results import (
 )
 from surgseg_ros.core.segmentation import ROI_AUTO, ROI_FIXED, Roi, Segmentation
 from surgseg_ros.core.timing import Stopwatch
+from surgseg_ros.core.track_features import Observed
 from surgseg_ros.core.tracking import DEFAULT_TRACK_LOST_MS, Tracker
 
 if TYPE_CHECKING:  # torch is imported with the first model
@@ -236,18 +237,21 @@ class CameraPipeline:
             stamp_ns=frame.stamp_ns,
         )
 
-    def track(self, result: FrameResult) -> FrameResult:
+    def track(self, result: FrameResult, observed: Observed | None = None) -> FrameResult:
         """
         Assign the instruments of this result to the tracks of earlier results.
 
         :param result: from `complete`; call it with every result, in the order of the images.
+        :param observed: what `observe` returns for its instruments, if it is known.
         :return: the result with the ids of its instruments; `without_instruments` if that fails.
         """
         watch, (height, width) = Stopwatch(), result.mask.shape
         try:
             if result.begins:
                 self._tracker.end_tracks()
-            found = self._tracker.update(result.instruments, (height, width), result.stamp_ns)
+            found = self._tracker.update(
+                result.instruments, (height, width), result.stamp_ns, observed
+            )
         except Exception as error:  # one image must never end the stream
             return without_instruments(result, processing_failed(error))
         watch.lap('instruments')

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from surgseg_ros.core.detections import Instrument
-from surgseg_ros.core.labels import NO_DECISION
-from surgseg_ros.core.runs import Runs, cell_side_px, coarse_masks
+from surgseg_ros.core.runs import cell_side_px
+from surgseg_ros.core.track_features import MAX_TRACKED, Features, Observed, Values, observe
 
 DEFAULT_TRACK_LOST_MS: Final = 500
 LONGEST_LOSS_MS: Final = 10_000
@@ -22,9 +22,6 @@ COVERED_TIMES: Final = 10
 
 _COVERED_SHARE: Final = 0.5
 """Share of a track's pixels of which other instruments are in the place."""
-
-MAX_TRACKED: Final = 64
-"""Only the largest instruments get an id; lost tracks are limited to the same number."""
 
 INTERVAL_NS: Final = 10**9 // 30
 """Interval that is assumed between two images if their stamps are missing or equal."""
@@ -63,28 +60,6 @@ _NEW_TRACK_COST: Final = 3.0
 """For a new track: if an instrument falls into pieces, the older track keeps it."""
 
 _NO_MATCH: Final = 1e3
-_ROWS: Final = 64
-"""Number of rows of an instrument that are sampled."""
-
-Values = NDArray[np.float64]
-
-
-class _Features(NamedTuple):
-    """
-    Features by which tracks and instruments are compared; one row each.
-
-    :param labels: (n,) class.
-    :param places: (n, 2) x and y of the centroid.
-    :param axes: (n, 2) cosine and sine of twice the axis's angle, times its distinctness, 0..1.
-    :param areas: (n,) logarithm of the number of pixels.
-    :param cells: (n, rows, columns) share of the pixels in each cell; a vector of norm 1.
-    """
-
-    labels: NDArray[np.intp]
-    places: Values
-    axes: Values
-    areas: Values
-    cells: Values
 
 
 class _Motion(NamedTuple):
@@ -146,7 +121,7 @@ class _Tracks(NamedTuple):
     seen_ns: NDArray[np.int64]
     covered_ns: NDArray[np.int64]
     is_covered: NDArray[np.bool_]
-    features: _Features
+    features: Features
     motion: _Motion
 
 
@@ -161,7 +136,9 @@ def _take(rows: _Rows, chosen: NDArray[np.intp]) -> _Rows:
 
 
 def _joined(rows: _Rows, others: _Rows) -> _Rows:
-    """Append other rows."""
+    """Append other rows; without any on one side, this is the other, not a copy."""
+    if not len(rows[0]) or not len(others[0]):
+        return others if len(others[0]) else rows
     columns: Any = rows
     pairs = zip(columns, others)
     joined = (_joined(*x) if isinstance(x[0], tuple) else np.concatenate(x) for x in pairs)
@@ -196,7 +173,11 @@ class Tracker:
         self._now_ns = self._last_ns = 0
 
     def update(
-        self, instruments: Sequence[Instrument], size: tuple[int, int], stamp_ns: int | None
+        self,
+        instruments: Sequence[Instrument],
+        size: tuple[int, int],
+        stamp_ns: int | None,
+        observed: Observed | None = None,
     ) -> tuple[Instrument, ...]:
         """
         Track the instruments of the next image.
@@ -205,6 +186,8 @@ class Tracker:
             decision, as `without_decision` returns them.
         :param size: (H, W) of the image in pixels.
         :param stamp_ns: stamp of the image; None if there is none.
+        :param observed: what `observe` returns for them, if it is known; then the instruments need
+            neither runs nor parts.
         :return: the instruments with `track_id`; it is 0 without a decision, and for all but the
             MAX_TRACKED largest instruments.
         """
@@ -214,10 +197,10 @@ class Tracker:
         self._size, self._stamp_ns = size, stamp_ns
         self._last_ns, self._now_ns = self._now_ns, self._now_ns + dt_ns
         self._predict(dt_ns / 1e9)
-        places = _largest(instruments)
+        indices, seen = observed or observe(instruments, size)
         numbers = np.zeros(len(instruments), np.intp)
-        if len(places):
-            numbers[places] = self._match([instruments[n] for n in places])
+        if seen is not None:
+            numbers[indices] = self._match(seen)
         return tuple(
             dataclasses.replace(instrument, track_id=number) if number else instrument
             for instrument, number in zip(instruments, numbers.tolist())
@@ -229,10 +212,9 @@ class Tracker:
             return INTERVAL_NS
         return stamp_ns - self._stamp_ns or INTERVAL_NS
 
-    def _match(self, instruments: list[Instrument]) -> NDArray[np.intp]:
+    def _match(self, seen: Features) -> NDArray[np.intp]:
         """Match instruments with tracks, start tracks for the others, and return all ids."""
-        seen = _features(instruments, self._size)
-        numbers = np.zeros(len(instruments), np.intp)
+        numbers = np.zeros(len(seen.labels), np.intp)
         tracks = self._tracks
         if tracks is not None and len(tracks.numbers):
             ages_s = (self._now_ns - tracks.began_ns) / 1e9
@@ -249,12 +231,8 @@ class Tracker:
                 features=_take(seen, new),
                 motion=_take(tracks.motion, old).corrected(seen.places[new]),
             )
-            lost = _take(tracks, np.setdiff1d(np.arange(len(tracks.numbers)), old))
-            is_covered = _are_covered(lost, seen, self._size)
-            covered_ns = lost.covered_ns + (self._now_ns - self._last_ns) * is_covered
-            covered_ns = np.minimum(covered_ns, (COVERED_TIMES - 1) * self._lost_ns)
-            lost = lost._replace(covered_ns=covered_ns, is_covered=is_covered)
-            self._tracks = _joined(lost, found)
+            lost = np.delete(np.arange(len(tracks.numbers)), old)
+            self._tracks = _joined(self._lost(_take(tracks, lost), seen), found)
         fresh = np.flatnonzero(numbers == 0)
         numbers[fresh] = self._last_number + 1 + np.arange(len(fresh))
         self._last_number += len(fresh)
@@ -262,7 +240,16 @@ class Tracker:
         self._tracks = started if self._tracks is None else _joined(self._tracks, started)
         return numbers
 
-    def _started(self, numbers: NDArray[np.intp], seen: _Features) -> _Tracks:
+    def _lost(self, lost: _Tracks, seen: Features) -> _Tracks:
+        """Note which tracks without an instrument are covered, and for how long they were."""
+        if not len(lost.numbers):
+            return lost
+        is_covered = _are_covered(lost, seen, self._size)
+        covered_ns = lost.covered_ns + (self._now_ns - self._last_ns) * is_covered
+        covered_ns = np.minimum(covered_ns, (COVERED_TIMES - 1) * self._lost_ns)
+        return lost._replace(covered_ns=covered_ns, is_covered=is_covered)
+
+    def _started(self, numbers: NDArray[np.intp], seen: Features) -> _Tracks:
         variances = np.tile([_PLACE_SIGMA**2, 0.0, _FIRST_SPEED**2], (len(numbers), 1))
         motion = _Motion(seen.places, np.zeros_like(seen.places), variances)
         now_ns = np.full(len(numbers), self._now_ns)
@@ -284,54 +271,8 @@ class Tracker:
         self._tracks = tracks._replace(motion=tracks.motion.after(dt_s), is_covered=is_covered)
 
 
-def _largest(instruments: Sequence[Instrument]) -> NDArray[np.intp]:
-    """Return the sorted indices of the instruments to track."""
-    areas = [0 if i.runs is None or i.label == NO_DECISION else i.area_px for i in instruments]
-    order = sorted(range(len(areas)), key=lambda place: -areas[place])[:MAX_TRACKED]
-    return np.array(sorted(place for place in order if areas[place]), np.intp)
-
-
-def _features(instruments: Sequence[Instrument], size: tuple[int, int]) -> _Features:
-    """Compute features from samples of the runs of instruments."""
-    samples = [_sampled(i.runs) for i in instruments if i.runs is not None]
-    owners = np.repeat(np.arange(len(samples)), [len(runs.rows) for runs in samples])
-    _, rows, starts, ends = (np.concatenate(columns) for columns in zip(*samples))
-    lengths = ends - starts
-    areas = np.bincount(owners, lengths)
-    x = np.bincount(owners, lengths * (starts + ends - 1) / 2) / areas
-    y = np.bincount(owners, lengths * rows) / areas
-    middle = (np.array(size[::-1]) - 1) / 2
-    places = (np.stack([x, y], axis=1) - middle) / size[0]
-    return _Features(
-        np.array([i.label for i in instruments], np.intp),
-        places,
-        np.array([_axis(i) for i in instruments]),
-        np.log([float(i.area_px) for i in instruments]),
-        coarse_masks(owners, rows, starts, ends, size),
-    )
-
-
-def _sampled(runs: Runs) -> Runs:
-    """Select some rows of an instrument, from which its position can be computed."""
-    step = (int(runs.rows[-1]) - int(runs.rows[0])) // _ROWS + 1
-    return runs.take(np.flatnonzero((runs.rows - runs.rows[0]) % step == 0)) if step > 1 else runs
-
-
-def _axis(instrument: Instrument) -> tuple[float, float]:
-    """Return cosine and sine of twice the axis's angle; a shorter vector is less distinct."""
-    box = instrument.box
-    angle_rad, length, width = box.angle_rad, box.size_x_px, box.size_y_px
-    shafts = instrument.parts.shafts if instrument.parts else []
-    if shafts and shafts[0].strip is not None:
-        strip = shafts[0].strip
-        angle_rad = float(np.arctan2(strip.direction[1], strip.direction[0]))
-        length, width = max(strip.length_px, length), min(strip.width_px, width)
-    clear = 1 - min(1.0, width / max(length, 1e-9))
-    return clear * float(np.cos(2 * angle_rad)), clear * float(np.sin(2 * angle_rad))
-
-
 def _costs(
-    tracks: _Tracks, recent: NDArray[np.bool_], seen: _Features, size: tuple[int, int]
+    tracks: _Tracks, recent: NDArray[np.bool_], seen: Features, size: tuple[int, int]
 ) -> Values:
     """
     Return the (tracks, instruments) matrix of costs; _NO_MATCH if they cannot match.
@@ -361,7 +302,7 @@ def _costs(
     return np.where(allowed, costs, _NO_MATCH)
 
 
-def _are_covered(tracks: _Tracks, seen: _Features, size: tuple[int, int]) -> NDArray[np.bool_]:
+def _are_covered(tracks: _Tracks, seen: Features, size: tuple[int, int]) -> NDArray[np.bool_]:
     """Return (n,) whether instruments are where each track was last seen, or is predicted."""
     filled = (seen.cells / seen.cells.max(axis=(1, 2), keepdims=True)).sum(axis=0).clip(max=1)
     known = tracks.features.cells
