@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from surgseg_ros.bag_evaluation.worker_pool import WorkerPool
 from surgseg_ros.bags.reading import BagError
 from surgseg_ros.core.labels import NO_DECISION
-from surgseg_ros.core.segmentation import GridConfidence
 from surgseg_ros.evaluation.metrics import SCORED, FrameCounts, count_frame
 
 Mask = NDArray[np.uint8]
@@ -215,7 +214,7 @@ class FrameAccumulator:
         place: int,
         mask: NDArray[np.uint8],
         pixels: NDArray[np.int64],
-        grid_confidence: GridConfidence | None = None,
+        confidence: float | None = None,
     ) -> None:
         """
         Record a frame's mask.
@@ -223,7 +222,7 @@ class FrameAccumulator:
         :param place: index of the frame.
         :param mask: (H, W) uint8 class index or NO_DECISION.
         :param pixels: the result of `count_values` for it.
-        :param grid_confidence: its mean confidence on the network's grid, if known.
+        :param confidence: its mean confidence on the network's grid, if known.
         """
         self.masks += 1
         self._hashed.result()
@@ -231,7 +230,7 @@ class FrameAccumulator:
         frame = self.over_time[place]
         frame['predicted'] = [label for label in SCORED if pixels[label]]
         frame['no_decision'] = int(pixels[NO_DECISION]) / mask.size
-        frame['confidence'] = None if grid_confidence is None else grid_confidence.mean
+        frame['confidence'] = confidence
         self._scorer.record_mask(place, mask)
 
     def record_no_mask(self, place: int) -> None:

@@ -120,7 +120,8 @@ def collect(wanted: Collection, items: Iterable[Decided | NonImage]) -> BagResul
         if wanted.output is not None:
             writer = stack.enter_context(BagWriter(wanted.output, packed=True))
         step = _Step(accumulator, writer, wanted.options, wanted.instruments)
-        answers = (begin_answer(item, workers) for item in items)
+        runs = wanted.instruments is not None
+        answers = (begin_answer(item, workers, runs=runs) for item in items)
         follow(lambda found: step(found()), answers, QUEUE_DEPTH + workers.count)
         counts = accumulator.finish()
         # Before the writer is closed, so that it leaves no bag if this raises.
@@ -173,30 +174,27 @@ class _Step:
             self._accumulator.damage = item.text
 
     def _take_answer(self, item: Answer) -> None:
-        watch = Stopwatch()
+        result, found, watch = item.result, item.found, Stopwatch()
         if self._writer is not None:
             self._write(item, self._writer)
         watch.lap('write')
         place = self._accumulator.add_frame(
-            stamp_ns(item.header), item.received_ns, _outcome(item.result), item.ms
+            stamp_ns(item.header), item.received_ns, _outcome(result), item.ms
         )
         if self._instruments is not None:
-            path, found = frame_path(self._instruments, place), item.result
-            write_instruments(path, found.segmentation, found.instruments)
+            path = frame_path(self._instruments, place)
+            write_instruments(path, result.segmentation, result.instruments)
         if item.failure:
             self._accumulator.record_failure(*item.failure)
         for warning in item.warnings:
             self._accumulator.record_failure(warning.code.value, warning.text)
-        result = item.result
-        self._accumulator.record_mask(
-            place, result.mask, item.pixels, result.segmentation.grid_confidence
-        )
+        self._accumulator.record_mask(place, result.mask, found.pixels, found.confidence)
         watch.lap('score')
         frame, times_ms = self._accumulator.over_time[place], dict(watch.times_ms())
         frame['instruments'] = [instrument.label for instrument in result.instruments]
         frame['tracks'] = [instrument.track_id for instrument in result.instruments]
         for name in MEASURES:
-            values = item.geometries and [getattr(found, name) for found in item.geometries]
+            values = found.geometries and [getattr(each, name) for each in found.geometries]
             frame[name] = None if values is None else list(values)
         frame['warnings'] = [warning.text for warning in result.warnings]
         frame['reason'] = result.reason or None
@@ -213,7 +211,7 @@ class _Step:
         detections = detections_to_msg(header, item.result.instruments)
         writer.write(DETECTIONS_TOPIC, DETECTIONS, detections, time_ns)
         points = keypoints_to_msg(
-            header, item.result.instruments, item.geometries, found.mask.shape
+            header, item.result.instruments, item.found.geometries, found.mask.shape
         )
         writer.write(KEYPOINTS_TOPIC, DETECTIONS, points, time_ns)
         if self._confidence and found.confidence is not None:

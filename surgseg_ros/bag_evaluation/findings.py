@@ -15,43 +15,55 @@ from surgseg_ros.core.keypoints import Geometry
 from surgseg_ros.core.reasons import ResultWarning
 from surgseg_ros.core.results import Decision, FrameResult, complete
 from surgseg_ros.core.timing import Stopwatch
+from surgseg_ros.core.track_features import Observed, observe
 
 
 class Findings(NamedTuple):
     """
     What is found in the mask of a decision.
 
-    :param instruments: see FrameResult.
+    :param instruments: see FrameResult; without their runs and parts unless these are wanted.
+    :param observed: what the tracker needs to know about them; None if it has to find out.
     :param warnings: all warnings about the result.
     :param stage_ms: milliseconds by stage, those of the decision included.
     :param pixels: (256,) number of pixels of each value in the mask.
+    :param confidence: mean confidence on the network's grid, 0..1; None if it is not known.
     :param geometries: keypoints of the instruments; None without a decision, or if that failed.
     :param ms: further milliseconds by stage.
     """
 
     instruments: tuple[Instrument, ...]
+    observed: Observed | None
     warnings: tuple[ResultWarning, ...]
     stage_ms: Mapping[str, float]
     pixels: NDArray[np.int64]
+    confidence: float | None
     geometries: tuple[Geometry, ...] | None
     ms: Mapping[str, float]
 
 
-def find(decision: Decision) -> Findings:
+def find(decision: Decision, *, runs: bool = False) -> Findings:
     """
     Find the instruments of a decision, and their keypoints.
 
     :param decision: the decision; may lack what `without_confidence` removes.
+    :param runs: whether the instruments keep their runs and parts, which take long to send.
     :return: the findings.
     """
     result = complete(decision)
     watch = Stopwatch()
-    pixels = count_values(result.mask)
+    grid = result.segmentation.grid_confidence
+    pixels, confidence = count_values(result.mask), None if grid is None else grid.mean
     watch.lap('score')
     geometries = _geometries(result)
     watch.lap('detections')
-    found = result.instruments, result.warnings, result.stage_ms
-    return Findings(*found, pixels, geometries, watch.times_ms())
+    observed = _observed(result)
+    watch.lap('instruments')
+    instruments = result.instruments
+    if observed is not None and not runs:
+        instruments = tuple(dataclasses.replace(i, runs=None, parts=None) for i in instruments)
+    found = instruments, observed, result.warnings, result.stage_ms
+    return Findings(*found, pixels, confidence, geometries, watch.times_ms())
 
 
 def without_confidence(decision: Decision) -> Decision:
@@ -66,6 +78,15 @@ def without_confidence(decision: Decision) -> Decision:
         return decision
     segmentation = dataclasses.replace(segmentation, confidence=None)
     return dataclasses.replace(decision, segmentation=segmentation)
+
+
+def _observed(result: FrameResult) -> Observed | None:
+    """Do what the tracker would do first, so that it has less to do; it reports an error."""
+    height, width = result.mask.shape
+    try:
+        return observe(result.instruments, (height, width))
+    except Exception:
+        return None
 
 
 def _geometries(result: FrameResult) -> tuple[Geometry, ...] | None:

@@ -25,7 +25,6 @@ from surgseg_ros.bag_evaluation.findings import Findings, find, without_confiden
 from surgseg_ros.bag_evaluation.worker_pool import WorkerPool
 from surgseg_ros.bags.reading import Bag, BagError
 from surgseg_ros.core.errors import describe
-from surgseg_ros.core.keypoints import Geometry
 from surgseg_ros.core.parameters import AUTO, pipeline_settings
 from surgseg_ros.core.pipeline import CameraPipeline, PipelineSettings
 from surgseg_ros.core.processes import QUEUE_DEPTH, prefetch
@@ -156,19 +155,17 @@ class Answer(NamedTuple):
     :param received_ns: when the image was received.
     :param header: header of the image.
     :param result: result of the pipeline.
-    :param pixels: (256,) number of pixels of each value in the mask.
+    :param found: what was found in its mask.
     :param ms: milliseconds by stage.
     :param warnings: warnings from reading the image.
-    :param geometries: keypoints of the instruments; None without a decision, or if that failed.
     """
 
     received_ns: int
     header: Any
     result: FrameResult
-    pixels: NDArray[np.int64]
+    found: Findings
     ms: Times
-    warnings: tuple[ImageWarning, ...] = ()
-    geometries: tuple[Geometry, ...] | None = None
+    warnings: tuple[ImageWarning, ...]
 
     @property
     def failure(self) -> tuple[str, str] | None:
@@ -350,19 +347,22 @@ def _needed(decision: Decision, *, confidence: bool) -> Decision:
     return dataclasses.replace(decision, raw_mask=None, error=error)
 
 
-def begin_answer(item: Decided | NonImage, workers: WorkerPool) -> Callable[[], Answer | NonImage]:
+def begin_answer(
+    item: Decided | NonImage, workers: WorkerPool, *, runs: bool = False
+) -> Callable[[], Answer | NonImage]:
     """
     Start to find the instruments of a decision, and their keypoints.
 
     :param item: from `decided`.
     :param workers: processes for that; the images stay here.
+    :param runs: whether the instruments keep their runs and parts.
     :return: a function that waits for the answer and returns it; other items are returned
         unchanged.
     """
     if not isinstance(item, Decided):
         return lambda: item
     needed = without_confidence(item.decision)
-    return functools.partial(_answer, item, workers.begin(find, needed))
+    return functools.partial(_answer, item, workers.begin(find, needed, runs=runs))
 
 
 def _answer(item: Decided, findings: Callable[[], Findings]) -> Answer:
@@ -374,9 +374,7 @@ def _answer(item: Decided, findings: Callable[[], Findings]) -> Answer:
     ms = {**item.ms, **found.stage_ms}
     for stage, time_ms in found.ms.items():
         ms[stage] = ms.get(stage, 0.0) + time_ms
-    return Answer(
-        item.received_ns, item.header, result, found.pixels, ms, item.warnings, found.geometries
-    )
+    return Answer(item.received_ns, item.header, result, found, ms, item.warnings)
 
 
 def tracked(answer: Answer, pipeline: CameraPipeline) -> Answer:
@@ -387,7 +385,7 @@ def tracked(answer: Answer, pipeline: CameraPipeline) -> Answer:
     :param pipeline: pipeline of the bag's camera.
     :return: the answer with ids.
     """
-    result = pipeline.track(answer.result)
+    result = pipeline.track(answer.result, answer.found.observed)
     return answer._replace(result=result, ms={**answer.ms, **result.stage_ms})
 
 

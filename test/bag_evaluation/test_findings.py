@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What processes find in a mask is small to send, and all that the tracker needs."""
+
+import pickle
+
+import numpy as np
+import pytest
+from drawn_masks import SIZE, bar, empty, tool
+
+from surgseg_ros.bag_evaluation import findings
+from surgseg_ros.core.labels import SUCTION
+from surgseg_ros.core.pipeline import CameraPipeline
+from surgseg_ros.core.results import Decision, FrameResult, complete
+from surgseg_ros.core.segmentation import Segmentation
+
+
+def decision(number):
+    mask = tool(empty(), (80, 290), (90 + 8 * number, 60))
+    bar(mask, (400 - 8 * number, -10), (400 - 8 * number, 130), 24, SUCTION)
+    segmentation = Segmentation(mask, np.full(SIZE, 204, np.uint8))
+    return Decision(segmentation, stamp_ns=10**9 + number * 33 * 10**6)
+
+
+def result_of(made, found):
+    given = {**vars(made), 'stage_ms': found.stage_ms, 'warnings': found.warnings}
+    return FrameResult(**given, instruments=found.instruments)
+
+
+def test_instruments_without_runs_are_tracked_like_those_with_them():
+    pipeline, expected = CameraPipeline(), CameraPipeline()
+    for number in range(6):
+        made = decision(number)
+        found = pickle.loads(pickle.dumps(findings.find(made)))
+        assert all(i.runs is None and i.parts is None for i in found.instruments)
+        tracked = pipeline.track(result_of(made, found), found.observed)
+        assert tracked.instruments == expected.track(complete(made)).instruments
+        assert [i.track_id for i in tracked.instruments] == [1, 2]
+
+
+def test_runs_are_kept_if_they_are_wanted():
+    found = findings.find(decision(0), runs=True)
+    assert all(i.runs is not None for i in found.instruments)
+    assert found.instruments == findings.find(decision(0)).instruments
+
+
+def test_the_tracker_reports_what_could_not_be_observed(monkeypatch: pytest.MonkeyPatch):
+    def fail(*_):
+        raise ArithmeticError('no axis')
+
+    monkeypatch.setattr(findings, 'observe', fail)
+    monkeypatch.setattr('surgseg_ros.core.tracking.observe', fail)
+    found = findings.find(decision(0))
+    assert found.observed is None
+    tracked = CameraPipeline().track(result_of(decision(0), found), found.observed)
+    assert [warning.text for warning in tracked.warnings] == [
+        'no decision on instruments: ArithmeticError: no axis'
+    ]
