@@ -38,8 +38,8 @@ from surgseg_ros.messages.serialization import (
     DETECTIONS,
     IMAGE,
     LABEL_INFO,
-    detections_to_msg,
-    keypoints_to_msg,
+    detections_to_cdr,
+    keypoints_to_cdr,
     label_info_to_msg,
     stamp_ns,
 )
@@ -208,9 +208,9 @@ class _Step:
             writer.write(LABEL_INFO_TOPIC, LABEL_INFO, labels, time_ns)
             self._announced = True
         writer.write(MASK_TOPIC, IMAGE, image_to_msg(found.mask, header), time_ns)
-        detections = detections_to_msg(header, item.result.instruments)
+        detections = detections_to_cdr(header, item.result.instruments)
         writer.write(DETECTIONS_TOPIC, DETECTIONS, detections, time_ns)
-        points = keypoints_to_msg(
+        points = keypoints_to_cdr(
             header, item.result.instruments, item.found.geometries, found.mask.shape
         )
         writer.write(KEYPOINTS_TOPIC, DETECTIONS, points, time_ns)

@@ -31,7 +31,7 @@ from surgseg_ros.bags.sources import STORAGES, BagError
 from surgseg_ros.core.files import workshop
 from surgseg_ros.core.stereo_calibration import CameraInfo
 from surgseg_ros.messages.images import JPEG_QUALITY, image_to_jpeg, image_to_msg, mask_to_png
-from surgseg_ros.messages.serialization import TYPES, camera_info_to_msg, header
+from surgseg_ros.messages.serialization import TYPES, camera_info_to_msg, header, to_cdr
 
 T = TypeVar('T')
 
@@ -188,7 +188,7 @@ class BagWriter:
         if (topic, type_name) not in self._connections:
             self._connections[topic, type_name] = self._connect(topic, type_name)
         is_cdr = isinstance(message, bytes | memoryview)
-        cdr = message if is_cdr else TYPES.serialize_cdr(message, type_name)
+        cdr = message if is_cdr else to_cdr(message)
         self._writer.write(self._connections[topic, type_name], stamp_ns, cdr)
 
     def _connect(self, topic: str, type_name: str) -> Connection:

@@ -20,7 +20,7 @@ from surgseg_ros.core.segmentation import Segmentation
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.core.timing import percentiles
 from surgseg_ros.messages.images import image_to_msg
-from surgseg_ros.messages.serialization import IMAGE, detections_to_msg, header, to_cdr
+from surgseg_ros.messages.serialization import IMAGE, detections_to_cdr, header, to_cdr
 from surgseg_ros.node.freshness import Generation, ResultPolicy
 from surgseg_ros.node.health import CameraChannel, Frame, Health
 from surgseg_ros.node.mailbox import Mailbox
@@ -220,7 +220,7 @@ class _Serializer:
         to_cdr(image_to_msg(mask, header))
 
     def publish_detections(self, header: Any, instruments: Sequence[Instrument]) -> None:
-        to_cdr(detections_to_msg(header, instruments))
+        detections_to_cdr(header, instruments)
 
     def publish_others(
         self,

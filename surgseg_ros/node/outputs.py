@@ -30,9 +30,9 @@ from surgseg_ros.messages.serialization import (
     CAMERA_INFO,
     camera_info_from_msg,
     detections_3d_to_msg,
-    detections_to_msg,
+    detections_to_cdr,
     from_cdr,
-    keypoints_to_msg,
+    keypoints_to_cdr,
     label_info_to_msg,
     stamp_ns,
     to_cdr,
@@ -153,7 +153,7 @@ class Outputs:
         :param header: header of the image, passed on unchanged.
         :param mask: (H, W) uint8.
         """
-        self._send('mask', image_to_msg(mask, header))
+        self._send_image('mask', mask, header)
 
     def publish_detections(self, header: Any, instruments: Sequence[Instrument]) -> None:
         """
@@ -162,7 +162,7 @@ class Outputs:
         :param header: header of the image, passed on unchanged.
         :param instruments: the instruments.
         """
-        self._send('detections', detections_to_msg(header, instruments))
+        self._send('detections', detections_to_cdr(header, instruments))
 
     def publish_others(
         self,
@@ -182,20 +182,19 @@ class Outputs:
         :param raw: (H, W) uint8, the mask before the temporal filter; None without a filter.
         """
         if self._has_subscriber('confidence') and segmentation.confidence is not None:
-            self._send('confidence', image_to_msg(segmentation.confidence, header))
+            self._send_image('confidence', segmentation.confidence, header)
         geometries = self._geometries(segmentation, instruments)
         if self._has_subscriber('overlay'):
             drawn = draw_overlay(image, segmentation.mask, instruments, geometries or ())
-            self._send('overlay', image_to_msg(drawn, header))
+            self._send_image('overlay', drawn, header)
         if self._has_subscriber('instances'):
-            self._send(
-                'instances', image_to_msg(instance_image(instruments, segmentation.mask), header)
-            )
+            drawn = instance_image(instruments, segmentation.mask)
+            self._send_image('instances', drawn, header)
         if self._has_subscriber('keypoints'):
             size = segmentation.mask.shape
-            self._send('keypoints', keypoints_to_msg(header, instruments, geometries, size))
+            self._send('keypoints', keypoints_to_cdr(header, instruments, geometries, size))
         if raw is not None and self._has_subscriber('raw_mask'):
-            self._send('raw_mask', image_to_msg(raw, header))
+            self._send_image('raw_mask', raw, header)
         if self._observe is not None:
             self._observe(header, segmentation, instruments)
         if self._measure is not None:
@@ -233,8 +232,11 @@ class Outputs:
         """Return whether the topic with the confidence of each pixel has a subscriber."""
         return self._has_subscriber('confidence')
 
-    def _send(self, topic: str, message: Any) -> None:
-        self._results[topic].publish(to_cdr(message))
+    def _send_image(self, topic: str, image: NDArray[np.uint8], header: Any) -> None:
+        self._send(topic, to_cdr(image_to_msg(image, header)))
+
+    def _send(self, topic: str, cdr: bytes) -> None:
+        self._results[topic].publish(cdr)
 
     def _has_subscriber(self, topic: str) -> bool:
         publisher = self._results.get(topic)

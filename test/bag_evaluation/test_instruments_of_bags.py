@@ -17,9 +17,9 @@ from surgseg_ros.messages.images import image_to_msg
 from surgseg_ros.messages.serialization import (
     DETECTIONS,
     IMAGE,
-    detections_to_msg,
+    detections_to_cdr,
     header,
-    keypoints_to_msg,
+    keypoints_to_cdr,
 )
 from surgseg_ros.synthetic import Scene
 
@@ -80,8 +80,8 @@ class Recorded:
                 messages = {
                     'mask': (IMAGE, image_to_msg(mask, head)),
                     'instances': (IMAGE, image_to_msg(instance_image(found, mask), head)),
-                    'detections': (DETECTIONS, detections_to_msg(head, found)),
-                    'keypoints': (DETECTIONS, keypoints_to_msg(head, found, geometries, SIZE)),
+                    'detections': (DETECTIONS, detections_to_cdr(head, found)),
+                    'keypoints': (DETECTIONS, keypoints_to_cdr(head, found, geometries, SIZE)),
                 }
                 for topic in ('mask', *topics):
                     bag.write(f'/left/{topic}', *messages[topic], now_ns)

@@ -23,10 +23,10 @@ from surgseg_ros.messages.serialization import (
     camera_info_from_msg,
     camera_info_to_msg,
     detections_3d_to_msg,
-    detections_to_msg,
+    detections_to_cdr,
     from_cdr,
     header,
-    keypoints_to_msg,
+    keypoints_to_cdr,
     label_info_to_msg,
     stamp_ns,
     to_cdr,
@@ -42,9 +42,9 @@ def test_a_header_keeps_its_nanoseconds() -> None:
 
 def test_every_field_of_a_detection_is_set() -> None:
     box = OrientedBox(1.0, 2.0, 30.0, 4.0, math.pi / 3)
-    sent = detections_to_msg(HEADER, [Instrument(10, 0.75, box, 99, track_id=12)])
+    sent = detections_to_cdr(HEADER, [Instrument(10, 0.75, box, 99, track_id=12)])
 
-    message = from_cdr(to_cdr(sent), 'vision_msgs/msg/Detection2DArray')
+    message = from_cdr(sent, 'vision_msgs/msg/Detection2DArray')
 
     assert message.header == HEADER
     (detection,) = message.detections
@@ -120,7 +120,8 @@ def test_binning_and_roi_of_a_calibration_are_detected(
 
 
 def test_no_decision_is_a_detection_of_the_whole_image() -> None:
-    (detection,) = detections_to_msg(HEADER, without_decision((48, 64))).detections
+    sent = detections_to_cdr(HEADER, without_decision((48, 64)))
+    (detection,) = from_cdr(sent, DETECTIONS).detections
     assert detection.id == ''
 
     hypothesis, box = detection.results[0].hypothesis, detection.bbox
@@ -134,9 +135,9 @@ def test_every_field_of_a_keypoint_is_set() -> None:
     entry = tip._replace(kind=KeypointKind.SHAFT_ENTRY, is_hidden=True, is_beyond=True)
     box = OrientedBox(1.0, 2.0, 30.0, 4.0, 0.0)
     tools = [Instrument(10, 0.75, box, 99, track_id=number) for number in (3, 12)]
-    sent = keypoints_to_msg(HEADER, tools, [Geometry(), Geometry((tip, entry))], (48, 64))
+    sent = keypoints_to_cdr(HEADER, tools, [Geometry(), Geometry((tip, entry))], (48, 64))
 
-    first, second = from_cdr(to_cdr(sent), 'vision_msgs/msg/Detection2DArray').detections
+    first, second = from_cdr(sent, 'vision_msgs/msg/Detection2DArray').detections
 
     assert (first.header, first.id, second.id) == (HEADER, '12', '12')
     center = first.bbox.center
@@ -153,9 +154,32 @@ def _results(point: Any) -> list[tuple[str, float]]:
 
 
 def test_keypoints_of_no_decision_equal_the_detections() -> None:
-    undecided = detections_to_msg(HEADER, without_decision((48, 64)))
-    assert to_cdr(keypoints_to_msg(HEADER, [], None, (48, 64))) == to_cdr(undecided)
-    assert keypoints_to_msg(HEADER, [], [], (48, 64)).detections == []
+    undecided = detections_to_cdr(HEADER, without_decision((48, 64)))
+    assert keypoints_to_cdr(HEADER, [], None, (48, 64)) == undecided
+    assert from_cdr(keypoints_to_cdr(HEADER, [], [], (48, 64)), DETECTIONS).detections == []
+
+
+@pytest.mark.parametrize('frame_id', ['', 'a', 'ab', 'abc', 'schräg'])
+def test_boxes_are_serialized_as_by_rosbags(frame_id: str) -> None:
+    """Ids of all lengths, since numbers are aligned after them."""
+    head = header(2**60 + 5, frame_id)
+    box = OrientedBox(1.5, -2.25, 30.0, 4.0, -0.1)
+    found = [
+        Instrument(label, 1 / 3, box, 99, track_id=number)
+        for number in (0, 7, 12, 123, 1234, 12345)
+        for label in (4, 10, 255)
+    ]
+    point = Keypoint(KeypointKind.TIP, 3.1, 4.1, 0.5, 20.1)
+    points = [point._replace(is_hidden=n > 1, is_beyond=n % 2 == 1) for n in range(4)]
+    geometries = [Geometry(tuple(points))] * len(found)
+    for count in (0, 1, len(found)):
+        for cdr in (
+            detections_to_cdr(head, found[:count]),
+            keypoints_to_cdr(head, found[:count], geometries[:count], (48, 64)),
+        ):
+            message = from_cdr(cdr, DETECTIONS)
+            assert message.header == head
+            assert bytes(TYPES.serialize_cdr(message, DETECTIONS)) == cdr
 
 
 @pytest.mark.parametrize(
@@ -198,17 +222,17 @@ def test_an_image_is_serialized_as_by_rosbags(frame_id: str, shape: tuple[int, .
 
 
 @pytest.mark.parametrize(
-    ('type_name', 'message'),
+    ('type_name', 'sent'),
     [
-        (DETECTIONS, detections_to_msg(HEADER, without_decision((48, 64)) * 2)),
-        (LABEL_INFO, label_info_to_msg(5)),
-        (IMAGE, image_to_msg(np.arange(15, dtype=np.uint8).reshape(3, 5), HEADER)),
+        (DETECTIONS, detections_to_cdr(HEADER, without_decision((48, 64)) * 2)),
+        (LABEL_INFO, to_cdr(label_info_to_msg(5))),
+        (IMAGE, to_cdr(image_to_msg(np.arange(15, dtype=np.uint8).reshape(3, 5), HEADER))),
     ],
 )
-def test_ros_reads_the_same_bytes(type_name: str, message: object) -> None:
+def test_ros_reads_the_same_bytes(type_name: str, sent: bytes) -> None:
     serialization = pytest.importorskip('rclpy.serialization', reason='there is no ROS 2 here')
     package, _, name = type_name.split('/')
     ros_type = getattr(importlib.import_module(f'{package}.msg'), name)
-    read = serialization.deserialize_message(to_cdr(message), ros_type)
+    read = serialization.deserialize_message(sent, ros_type)
     again = from_cdr(serialization.serialize_message(read), type_name)
-    assert to_cdr(again) == to_cdr(message)
+    assert to_cdr(again) == sent

@@ -10,7 +10,7 @@ import pytest
 from surgseg_ros.bags.writing import START_TIME_NS, write_image_bag
 from surgseg_ros.core.detections import without_decision
 from surgseg_ros.messages.images import image_to_msg
-from surgseg_ros.messages.serialization import detections_to_msg, header, to_cdr
+from surgseg_ros.messages.serialization import detections_to_cdr, header, to_cdr
 from tools.demo.report import report, table
 from tools.demo.session import Recorded
 from tools.demo.source import IMAGE_TOPIC, Source
@@ -41,7 +41,7 @@ def heard(index: int, mask: np.ndarray, stamp_ns: int | None = None) -> list[Rec
     """Make an image, its mask and its detections, as the recorder returns them."""
     head = header(stamp(index) if stamp_ns is None else stamp_ns, 'endoscope')
     image = to_cdr(image_to_msg(np.zeros((*SIZE, 3), np.uint8), head))
-    found = to_cdr(detections_to_msg(head, without_decision(SIZE)))
+    found = detections_to_cdr(head, without_decision(SIZE))
     return [
         Recorded(IMAGE_TOPIC, image[:256], sent_ns=0, received_ns=1),
         Recorded('mask', to_cdr(image_to_msg(mask, head)), 2, received_ns=30_000_000),
