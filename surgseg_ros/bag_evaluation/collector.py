@@ -7,6 +7,7 @@ Imports no torch, because it runs in a process of its own where there are cores 
 
 import time
 from collections.abc import Iterable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -101,7 +102,7 @@ class Collection:
         """How many masks, and truths, are in use at most while they are collected."""
         waiting_answers = QUEUE_DEPTH + self.workers
         waiting_scores = 2 * self.workers
-        return waiting_answers + 2 * waiting_scores + 2 * QUEUE_DEPTH
+        return waiting_answers + 2 * waiting_scores + 2 * QUEUE_DEPTH + 1  # is being written
 
 
 def collect(wanted: Collection, items: Iterable[Decided | NonImage]) -> BagResult:
@@ -119,10 +120,12 @@ def collect(wanted: Collection, items: Iterable[Decided | NonImage]) -> BagResul
         writer = None
         if wanted.output is not None:
             writer = stack.enter_context(BagWriter(wanted.output, packed=True))
-        step = _Step(accumulator, writer, wanted.options, wanted.instruments)
+        writing = stack.enter_context(ThreadPoolExecutor(1, 'write'))  # ends before the writer
+        step = _Step(accumulator, writer, writing, wanted.options, wanted.instruments)
         runs = wanted.instruments is not None
         answers = (begin_answer(item, workers, runs=runs) for item in items)
         follow(lambda found: step(found()), answers, QUEUE_DEPTH + workers.count)
+        step.finish()
         counts = accumulator.finish()
         # Before the writer is closed, so that it leaves no bag if this raises.
         accumulator.check_any(wanted.path, wanted.options.image_topic, ('mask',))
@@ -137,6 +140,7 @@ class _Step:
 
     :param accumulator: collects outcomes and scores.
     :param writer: writes the messages; None to write none.
+    :param writing: the thread in which it writes: compression, half of the time, needs no GIL.
     :param options: options of the evaluation.
     :param instruments: folder for the instruments; None to write none.
     """
@@ -145,12 +149,15 @@ class _Step:
         self,
         accumulator: FrameAccumulator,
         writer: BagWriter | None,
+        writing: Executor,
         options: Options,
         instruments: Path | None,
     ) -> None:
         self._instruments = instruments
         self._accumulator = accumulator
         self._writer = writer
+        self._writing = writing
+        self._written: Future[None] = writing.submit(lambda: None)
         self._confidence = options.confidence
         self._pipeline = CameraPipeline(options.pipeline, options.roi)
         self._announced = False
@@ -174,13 +181,15 @@ class _Step:
             self._accumulator.damage = item.text
 
     def _take_answer(self, item: Answer) -> None:
-        result, found, watch = item.result, item.found, Stopwatch()
-        if self._writer is not None:
-            self._write(item, self._writer)
-        watch.lap('write')
+        result, found = item.result, item.found
         place = self._accumulator.add_frame(
-            stamp_ns(item.header), item.received_ns, _outcome(result), item.ms
+            stamp_ns(item.header), item.received_ns, _outcome(result), {**item.ms, 'write': 0.0}
         )
+        frame = self._accumulator.over_time[place]
+        self.finish()
+        if self._writer is not None:
+            self._written = self._writing.submit(self._write, item, self._writer, frame['ms'])
+        watch = Stopwatch()
         if self._instruments is not None:
             path = frame_path(self._instruments, place)
             write_instruments(path, result.segmentation, result.instruments)
@@ -190,7 +199,6 @@ class _Step:
             self._accumulator.record_failure(warning.code.value, warning.text)
         self._accumulator.record_mask(place, result.mask, found.pixels, found.confidence)
         watch.lap('score')
-        frame, times_ms = self._accumulator.over_time[place], dict(watch.times_ms())
         frame['instruments'] = [instrument.label for instrument in result.instruments]
         frame['tracks'] = [instrument.track_id for instrument in result.instruments]
         for name in MEASURES:
@@ -198,10 +206,14 @@ class _Step:
             frame[name] = None if values is None else list(values)
         frame['warnings'] = [warning.text for warning in result.warnings]
         frame['reason'] = result.reason or None
-        times_ms['score'] += item.ms.get('score', 0.0)
-        frame['ms'] |= times_ms
+        frame['ms']['score'] = watch.times_ms()['score'] + item.ms.get('score', 0.0)
 
-    def _write(self, item: Answer, writer: BagWriter) -> None:
+    def finish(self) -> None:
+        """Wait until all messages are written."""
+        self._written.result()
+
+    def _write(self, item: Answer, writer: BagWriter, ms: dict[str, float]) -> None:
+        watch = Stopwatch()
         time_ns, header, found = item.received_ns, item.header, item.result.segmentation
         if not self._announced:
             labels = replace(label_info_to_msg(time_ns), header=header)
@@ -217,6 +229,8 @@ class _Step:
         if self._confidence and found.confidence is not None:
             message = image_to_msg(found.confidence, header)
             writer.write(CONFIDENCE_TOPIC, IMAGE, message, time_ns)
+        watch.lap('write')
+        ms |= watch.times_ms()
 
 
 def _outcome(result: FrameResult) -> str:
