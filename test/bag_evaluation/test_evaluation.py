@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Each image is evaluated once and in order, as in the node, and every loss is reported."""
 
+import errno
 import hashlib
+import itertools
 import json
 
 import cv2
@@ -91,6 +93,29 @@ def test_results_are_the_same_with_processes_and_truths_far_behind(
         results.append(numbers)
     assert results[0] == results[1]
     assert results[0]['with_ground_truth'] == len(frames)
+
+
+@pytest.mark.parametrize('last', [2, 5, 13])
+def test_an_error_of_writing_ends_the_evaluation(
+    tmp_path, write_bag, evaluate, monkeypatch, capsys, last
+):
+    """The first mask, one in the middle, or the last message of four images."""
+    bag, count, write = (
+        write_bag(tmp_path / 'in.mcap', range(4)),
+        itertools.count(1),
+        BagWriter.write,
+    )
+
+    def fail(*arguments):
+        if next(count) == last:
+            raise OSError(errno.ENOSPC, 'no space left')
+        write(*arguments)
+
+    monkeypatch.setattr(BagWriter, 'write', fail)
+    output, numbers = tmp_path / 'out.mcap', tmp_path / 'a.json'
+    assert evaluate('--bag', bag, '--output', output, '--json', numbers) == 2
+    assert 'no space left' in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ['in.mcap']
 
 
 def test_a_full_size_video_of_another_writer_gets_a_mask_for_each_image(tmp_path, evaluate):
