@@ -21,7 +21,7 @@ MARK = 'SURGSEG_ROS_TEST_RUN'
 NODE_GIB = 1.0
 """Memory of a node, including torch."""
 
-_LOOK_S = 0.2
+_POLL_S = 0.2
 _TRACKER = b'multiprocessing.resource_tracker'
 """A helper of Python that exits by itself after its parent."""
 
@@ -100,7 +100,7 @@ def left_over(mark: str, patience_s: float) -> dict[int, str]:
     """Wait for the end of all processes with a mark; kill and return those still running."""
     end_s = time.monotonic() + patience_s
     while (found := marked(mark)) and time.monotonic() < end_s:
-        time.sleep(_LOOK_S)
+        time.sleep(_POLL_S)
     for pid in found:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
@@ -109,10 +109,10 @@ def left_over(mark: str, patience_s: float) -> dict[int, str]:
 
 def _watch(parent: int, mark: str) -> None:
     while os.getppid() == parent:
-        time.sleep(_LOOK_S)
-    time.sleep(_LOOK_S)  # a process started last may not have its environment yet
+        time.sleep(_POLL_S)
+    time.sleep(_POLL_S)  # a process started last may not have its environment yet
     while left_over(mark, 0.0):  # repeat, since it may have started another one meanwhile
-        time.sleep(_LOOK_S)
+        time.sleep(_POLL_S)
 
 
 if __name__ == '__main__':

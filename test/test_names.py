@@ -28,6 +28,7 @@ PRIVATE: Final = {
     *('is_settled', 'unsure', 'aside', 'eye', 'eyes', 'Eyes', 'least', 'Least', 'most', 'Most'),
     *('farthest', 'dubious', 'doubted', 'doubtful', 'shunned', 'misshapen', 'nameless', 'slip'),
     *('slips', 'spoiler', 'Spoiler', 'spoilers', 'take_turns', 'deaf', 'hurry'),
+    *('course', 'settled', 'guess', 'look'),
     *('offenders', 'tidied', 'tidying', 'PatientExecutor', 'Rescue', 'Steady', 'steady_mask'),
 }
 """Each has another name now, see the changelog; they must not be parts of longer names either."""

@@ -35,7 +35,6 @@ class MaskBuffer:
     """Keeps masks until they are needed; compresses them to save memory."""
 
     def __init__(self) -> None:
-        """Start empty."""
         self._fresh: dict[int, Mask | None] = {}
         self._packed: dict[int, _Packed] = {}
 
@@ -91,7 +90,6 @@ class Scorer:
         refuse: Callable[[int, ValueError], None],
         workers: WorkerPool | None = None,
     ) -> None:
-        """Start without counts."""
         self._awaited = awaited
         self._refuse = refuse
         self._workers = workers or WorkerPool()
@@ -182,7 +180,6 @@ class FrameAccumulator:
     """
 
     def __init__(self, awaited: set[int], workers: WorkerPool | None = None) -> None:
-        """Start without frames."""
         self.over_time: list[dict[str, Any]] = []
         self.troubles: dict[str, dict[str, Any]] = {}
         self.unusable = self.masks = 0

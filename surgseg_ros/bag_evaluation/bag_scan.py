@@ -109,7 +109,7 @@ _IMAGE_TYPES: Final = (IMAGE, COMPRESSED_IMAGE)
 _END_BYTES: Final = 2**20
 
 
-class Seen(NamedTuple):
+class TopicMessages(NamedTuple):
     """
     A topic's messages in order of receipt.
 
@@ -141,7 +141,9 @@ def check_topics(bag: Bag, topics: Collection[str]) -> None:
             raise BagError(f'{text}: choose among {", ".join(image_topics) or "another bag"}')
 
 
-def scan_bag(bag: Bag, topics: Collection[str], measured: str | None = None) -> dict[str, Seen]:
+def scan_bag(
+    bag: Bag, topics: Collection[str], measured: str | None = None
+) -> dict[str, TopicMessages]:
     """
     Read the stamps of topics, and the sizes of the images of one topic.
 
@@ -151,7 +153,7 @@ def scan_bag(bag: Bag, topics: Collection[str], measured: str | None = None) -> 
     :param measured: the topic whose image sizes are read; None for none.
     :return: mapping from name to what was read.
     """
-    seen = {name: Seen([], [], []) for name in topics}
+    seen = {name: TopicMessages([], [], []) for name in topics}
     with suppress(BagError):
         for topic, received_ns, cdr in bag.messages(topics):
             seen[topic].stamps.append(read_stamp(cdr))

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from surgseg_ros.bag_evaluation.accumulator import FrameAccumulator, count_values
 from surgseg_ros.bag_evaluation.bag_scan import (
     Matching,
-    Seen,
+    TopicMessages,
     check_topics,
     identify,
     match,
@@ -187,7 +187,9 @@ def score_recorded(path: Path, options: Options, instruments: Path | None = None
     return result
 
 
-def _begin(images: Seen, masks: Seen, matching: Matching, awaited: set[int]) -> FrameAccumulator:
+def _begin(
+    images: TopicMessages, masks: TopicMessages, matching: Matching, awaited: set[int]
+) -> FrameAccumulator:
     """Record every image, and the latency of its mask."""
     accumulator = FrameAccumulator(awaited)
     for place, (stamp, received_ns) in enumerate(zip(images.stamps, images.received_ns)):

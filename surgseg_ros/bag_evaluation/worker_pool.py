@@ -80,7 +80,6 @@ class Block:
     """Shared memory in an anonymous file, which vanishes with the processes; grows as needed."""
 
     def __init__(self) -> None:
-        """Allocate nothing yet."""
         self._file = os.memfd_create('surgseg_ros')
         self._memory: mmap.mmap | None = None
 
@@ -147,7 +146,6 @@ class Sender:
     """
 
     def __init__(self, connection: Connection, blocks: int) -> None:
-        """Allocate nothing yet."""
         if blocks > _MAX_BLOCKS:
             raise ValueError(f'{blocks} blocks were requested: at most {_MAX_BLOCKS} are possible')
         self._connection = connection

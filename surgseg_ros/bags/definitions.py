@@ -264,7 +264,6 @@ class Definitions:
     """The schemas and channels of an MCAP file, whose records may be in any order."""
 
     def __init__(self) -> None:
-        """Start without definitions."""
         self._schemas: dict[int, tuple[str, str]] = {}
         self._channels: dict[int, _Channel] = {}
 

@@ -62,7 +62,6 @@ class McapFile:
     """
 
     def __init__(self, path: Path) -> None:
-        """Store the path; nothing is opened yet."""
         self.path = path
         self.connections: list[Connection] = []
         self._stream: BinaryIO | None = None
@@ -261,7 +260,6 @@ class SqliteFile:
     """
 
     def __init__(self, path: Path, query: str = 'immutable=1') -> None:
-        """Store the path; nothing is opened yet."""
         self.path = path
         self.connections: list[Connection] = []
         self._query = query

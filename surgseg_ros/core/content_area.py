@@ -82,7 +82,6 @@ class ContentFinder:
     """
 
     def __init__(self) -> None:
-        """Start without an image."""
         self.reset()
 
     def reset(self) -> None:

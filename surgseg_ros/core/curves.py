@@ -114,7 +114,7 @@ def lies_on(arc: Arc, points: Points) -> bool:
     return float(np.median(gaps)) < _NEAR_ARC * arc.radius_px
 
 
-def course(points: Points, cell_px: float) -> Points:
+def centre_line(points: Points, cell_px: float) -> Points:
     """
     Order the samples of a thread from one end to the other.
 
@@ -188,8 +188,8 @@ def resample(line: Points, count: int = LINE_POINTS) -> Points:
     return np.stack([np.interp(at, travelled, line[:, axis]) for axis in (0, 1)], axis=1)
 
 
-COURSE_CELLS: Final = 90
-"""Number of cells of `course` per image height."""
+LINE_CELLS: Final = 90
+"""Number of cells of `centre_line` per image height."""
 
 _GAP_CELLS: Final = 14.0
 """Widest gap between two pieces of the same thread, in cells, if tissue covers it."""
@@ -223,7 +223,7 @@ def thread_ends(points: Points, field: Field) -> ThreadEnds:
     :param field: the visible part of the image.
     :return: its ends.
     """
-    line = course(points, field.size[0] / COURSE_CELLS)
+    line = centre_line(points, field.size[0] / LINE_CELLS)
     if len(line) < 2:
         return ThreadEnds((line[0],), (np.zeros(2),))
     span = min(3, len(line) - 1)
@@ -239,7 +239,7 @@ def is_same_thread(thread: ThreadEnds, piece: ThreadEnds, mask: NDArray[np.uint8
     :param mask: (H, W) uint8 class index, in which other objects may cover the gap.
     :return: whether one end of each piece points at the other piece.
     """
-    cell = mask.shape[0] / COURSE_CELLS
+    cell = mask.shape[0] / LINE_CELLS
     for start, out in zip(*thread):
         for stop, back in zip(*piece):
             gap = stop - start

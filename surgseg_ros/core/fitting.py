@@ -197,15 +197,15 @@ class HostTransfer:
     """Transfer for the CPU: arrays become tensors without a copy."""
 
     def working(self) -> AbstractContextManager[Any]:
-        """See Transfer."""
+        """Return a context manager without effect."""
         return contextlib.nullcontext()
 
     def upload(self, images: Sequence[RgbArray]) -> list[Tensor]:
-        """See Transfer."""
+        """Wrap images in tensors."""
         return [as_tensor(image)[None] for image in images]
 
     def download(self, planes: Sequence[Tensor]) -> list[NDArray[Any]]:
-        """See Transfer."""
+        """Return the planes as arrays, which share their memory."""
         return [plane.numpy() for plane in planes]
 
 
@@ -217,7 +217,6 @@ class Buffers(dict[Hashable, Tensor]):
     """
 
     def __init__(self, allocate: Callable[[int], Tensor]) -> None:
-        """Start empty."""
         super().__init__()
         self._allocate = allocate
 
@@ -271,7 +270,7 @@ class StagedTransfer:
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(self.buffers))
 
     def working(self) -> AbstractContextManager[Any]:
-        """See Transfer."""
+        """Make the transfer's stream the current one, if it has one."""
         if self.stream is None:
             return contextlib.nullcontext()
         # The weights may still be being written on the current stream, for example in training.
@@ -279,7 +278,7 @@ class StagedTransfer:
         return torch.cuda.stream(self.stream)
 
     def upload(self, images: Sequence[RgbArray]) -> list[Tensor]:
-        """See Transfer."""
+        """Copy images to pinned memory, and from there to the device."""
         uploaded = []
         for place, image in enumerate(images):
             staged = self.buffers.view(('up', place), image.shape, torch.uint8)
@@ -288,7 +287,7 @@ class StagedTransfer:
         return uploaded
 
     def download(self, planes: Sequence[Tensor]) -> list[NDArray[Any]]:
-        """See Transfer."""
+        """Copy planes to pinned memory, and from there to new arrays."""
         staged = [
             self.buffers.view(('down', place), plane.shape, plane.dtype).copy_(
                 plane, non_blocking=True

@@ -238,7 +238,6 @@ class StampMonitor:
     """Compares each image of a camera with the previous one; not thread-safe."""
 
     def __init__(self) -> None:
-        """Start without a previous image."""
         self.reset()
 
     def reset(self) -> None:

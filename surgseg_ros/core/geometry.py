@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from surgseg_ros.core.curves import COURSE_CELLS, course, fit_arc, resample
+from surgseg_ros.core.curves import LINE_CELLS, centre_line, fit_arc, resample
 from surgseg_ros.core.detections import Instrument
 from surgseg_ros.core.instances import sample_runs
 from surgseg_ros.core.keypoints import Geometry, Keypoint, KeypointKind, hide_tip, make_point
@@ -279,9 +279,9 @@ def _tangent(centre: Points, end: Points, middle: Points) -> Points:
 
 def _thread_geometry(points: Points, field: Field) -> Geometry:
     """Find the ends of a thread, and points along it."""
-    line = resample(course(points, field.size[0] / COURSE_CELLS))
+    line = resample(centre_line(points, field.size[0] / LINE_CELLS))
     steps = np.gradient(line, axis=0)
-    sigma = field.size[0] / COURSE_CELLS / 4
+    sigma = field.size[0] / LINE_CELLS / 4
     kinds = KeypointKind
     found = [
         make_point(kinds.THREAD_END, line[0], -steps[0], 2 * sigma, field),

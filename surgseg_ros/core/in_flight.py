@@ -33,7 +33,7 @@ class Event(Protocol):
 
 
 class Stream(Protocol):
-    """Work that the device does in order, but independently of other streams."""
+    """Work that the device does in order, independently of other streams."""
 
     def working(self) -> AbstractContextManager[Any]:
         """Return a context manager in which torch gives its work to this stream."""
@@ -42,7 +42,7 @@ class Stream(Protocol):
         """Copy between host and device, or on the device."""
 
     def record(self) -> Event:
-        """Record the end of the work that this stream has been given."""
+        """Record the end of the work that was submitted to this stream."""
 
     def wait_for(self, event: Event) -> None:
         """Begin later work of this stream only after an event of another stream."""
@@ -64,25 +64,24 @@ class CudaStream:
     """
 
     def __init__(self, stream: 'torch.cuda.Stream') -> None:
-        """Store the stream."""
         self._stream = stream
 
     def working(self) -> AbstractContextManager[Any]:
-        """See Stream."""
+        """Make this stream torch's current one in a block."""
         return torch.cuda.stream(self._stream)
 
     def copy(self, target: Tensor, source: Tensor) -> None:
-        """See Stream."""
+        """Copy without waiting for the host."""
         with torch.cuda.stream(self._stream):
             target.copy_(source, non_blocking=True)
 
     def record(self) -> Event:
-        """See Stream."""
+        """Record a CUDA event."""
         event: Event = self._stream.record_event()
         return event
 
     def wait_for(self, event: Any) -> None:
-        """See Stream."""
+        """Let the stream wait for a CUDA event; the host continues."""
         self._stream.wait_event(event)
 
 

@@ -89,7 +89,6 @@ class CameraPipeline:
     """
 
     def __init__(self, settings: PipelineSettings | None = None, roi: Roi | None = None) -> None:
-        """Start without a previous image."""
         self._roi = roi
         self._settings = settings or PipelineSettings()
         self._finder = ContentFinder() if self._settings.roi_mode == ROI_AUTO else None

@@ -89,7 +89,6 @@ class CutDetector:
     """Detects cuts: images that show another view than the previous one; not thread-safe."""
 
     def __init__(self) -> None:
-        """Start without a previous image."""
         self.reset()
 
     def reset(self) -> None:

@@ -133,7 +133,6 @@ class HeldWarnings:
     """Keeps warnings for a second, since some come and go from one image to the next."""
 
     def __init__(self) -> None:
-        """Start without warnings."""
         self._held: dict[str, tuple[ResultWarning, int]] = {}
 
     def reset(self) -> None:

@@ -305,10 +305,10 @@ def _shift(
             for places in (seen.points, seen.points + seen.normals)
         )
         outlines.append(Outline(points, outside - points))
-    guess = float(one.tip[0] - two.tip[0]), math.hypot(one.raw_tip.sigma_px, two.raw_tip.sigma_px)
+    prior = float(one.tip[0] - two.tip[0]), math.hypot(one.raw_tip.sigma_px, two.raw_tip.sigma_px)
     direction = np.array([math.cos(one.angle_rad), math.sin(one.angle_rad)])
     first, second = outlines
-    return fit_shift(first, second, one.tip, direction, guess, 1 / calibration.focal_px[0])
+    return fit_shift(first, second, one.tip, direction, prior, 1 / calibration.focal_px[0])
 
 
 def _slope(

@@ -118,7 +118,7 @@ def fit_shift(
     second: Outline,
     place: Points,
     direction: Points,
-    guess_px: tuple[float, float],
+    prior_px: tuple[float, float],
     slope_sigma: float,
 ) -> Shift | None:
     """
@@ -130,9 +130,9 @@ def fit_shift(
     :param second: outline in the second image.
     :param place: (2,) x and y in the first image of the point whose disparity is returned.
     :param direction: (2,) unit vector in which the disparity may change.
-    :param guess_px: initial disparity, and its standard deviation.
+    :param prior_px: initial disparity, and its standard deviation.
     :param slope_sigma: expected standard deviation of the relative change, per pixel.
-    :return: the disparity; None if the outlines do not determine it, or contradict the guess.
+    :return: the disparity; None if the outlines do not determine it, or contradict the prior.
     """
     from scipy.spatial import cKDTree
 
@@ -142,8 +142,8 @@ def fit_shift(
     sample = Outline(first.points[::step], first.normals[::step])
     tree = cKDTree(np.hstack([second.points, _TURN_PX * second.normals]))
     along = np.stack([np.ones(len(sample.points)), (sample.points - place) @ direction], 1)
-    slope = slope_sigma * max(1.0, abs(guess_px[0]))
-    state = _Fit(np.array([guess_px[0], 0.0]), np.diag([0.0, slope**-2]), guess_px[1])
+    slope = slope_sigma * max(1.0, abs(prior_px[0]))
+    state = _Fit(np.array([prior_px[0], 0.0]), np.diag([0.0, slope**-2]), prior_px[1])
     for _ in range(_ROUNDS):
         moved = sample.points - np.outer(along @ state.values, [1.0, 0.0])
         _, nearest = tree.query(np.hstack([moved, _TURN_PX * sample.normals]))
@@ -151,7 +151,7 @@ def fit_shift(
         kept = np.abs(rest) < 3 * max(state.sigma_px, _MIN_PX)
         if not state.improve(sample.normals[kept, :1] * along[kept], rest[kept], step):
             return None
-    off = abs(state.values[0] - guess_px[0]) > _AGREE * guess_px[1]
+    off = abs(state.values[0] - prior_px[0]) > _AGREE * prior_px[1]
     return None if off or kept.mean() < _MIN_SHARE else state.shift()
 
 

@@ -51,7 +51,6 @@ class Stopwatch:
     """Measures stages that run on the host and are complete when they return."""
 
     def __init__(self) -> None:
-        """Start."""
         self.started_ns = self.last_ns = time.monotonic_ns()
         self._times_ms: dict[str, float] = {}
 
@@ -86,7 +85,6 @@ class CudaStopwatch:
     """
 
     def __init__(self, device: torch.device) -> None:
-        """Start."""
         import torch  # imported here: the node uses Stopwatch before it imports torch
 
         self._event: Any = torch.cuda.Event

@@ -160,7 +160,6 @@ class Tracker:
     """
 
     def __init__(self, lost_ms: float = DEFAULT_TRACK_LOST_MS) -> None:
-        """Start without tracks."""
         self._lost_ns = round(lost_ms * 1e6)
         self._last_number = 0
         self.end_tracks()

@@ -32,7 +32,6 @@ class Reliability:
     """
 
     def __init__(self) -> None:
-        """Start without frames."""
         # By prediction (background or not) and confidence: all pixels, and correct pixels.
         self._counts = np.zeros((2, 256, 2), np.int64)
 
@@ -84,7 +83,6 @@ class Temperature:
     """
 
     def __init__(self) -> None:
-        """Start without frames."""
         self._logits: list[NDArray[np.float32]] = []
         self._truth: list[NDArray[np.uint8]] = []
         self._rng = np.random.default_rng(0)
@@ -146,7 +144,6 @@ class MinimumMargins:
     """
 
     def __init__(self) -> None:
-        """Start without frames."""
         self._area: list[NDArray[np.int64]] = []
         self._shared: list[NDArray[np.int64]] = []
         self._truth: list[NDArray[np.int64]] = []
@@ -217,7 +214,6 @@ class MinimumRegions:
     """Collects components of frames, then selects the minimum area per class with the best IoU."""
 
     def __init__(self) -> None:
-        """Start without frames."""
         self._tables: dict[int, list[_Regions]] = {label: [] for label in SCORED}
 
     def add(self, truth: NDArray[np.uint8], predicted: NDArray[np.uint8]) -> None:

@@ -32,7 +32,6 @@ class Clock:
     """
 
     def __init__(self, node: Node, frequency_hz: float) -> None:
-        """Create the publisher."""
         self._message = importlib.import_module('rosgraph_msgs.msg').Clock()
         self._publisher = node.create_publisher(type(self._message), '/clock', DEPTH)
         self._period_s = 1.0 / frequency_hz

@@ -27,7 +27,6 @@ class Generation:
     """Counts changes of state; a result of an earlier generation is discarded."""
 
     def __init__(self) -> None:
-        """Start at 0."""
         self._lock = threading.Lock()
         self.number = 0
 

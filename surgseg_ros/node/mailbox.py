@@ -75,7 +75,6 @@ class NewestOfEach:
     """
 
     def __init__(self, dropped: Callable[[Frame], None]) -> None:
-        """Start empty."""
         self._slots: OrderedDict[int, Frame] = OrderedDict()
         self._dropped = dropped
 
@@ -125,7 +124,6 @@ class NewestPair:
     """
 
     def __init__(self, pairing: Pairing, dropped: Callable[[Frame], None]) -> None:
-        """Start empty."""
         self._tolerance_ns = pairing.tolerance_ms * 1e6
         self._wait_ns = round(pairing.wait_ms * 1e6)
         self._dropped = dropped
@@ -237,7 +235,6 @@ class Mailbox:
         dropped: Callable[[Frame], None] = lambda frame: None,
         now_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
-        """Start empty and open."""
         self._queue: FrameQueue = (
             NewestOfEach(dropped) if pairing is None else NewestPair(pairing, dropped)
         )

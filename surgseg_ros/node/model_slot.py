@@ -80,7 +80,6 @@ class ModelSlot:
         on_change: Callable[[tuple[Reason, ...]], None],
         report: Callable[[], None],
     ) -> None:
-        """Start without a model."""
         self.segmenter: Segmenter | None = None
         self.inference: Inference | None = None
         """Inference that the worker uses from its next batch on."""

@@ -53,7 +53,6 @@ class StatusReport:
     """
 
     def __init__(self, node: Node, camera_name: str, health: Health, instance: str = '') -> None:
-        """Create the publisher."""
         self._node = node
         self._instance = instance
         self._health = health
@@ -236,7 +235,6 @@ class Diagnostics:
     """
 
     def __init__(self, node: Node) -> None:
-        """Create the publisher."""
         self._node = node
         self._publisher = node.create_publisher(DiagnosticArray, '/diagnostics', 10)
 

@@ -86,7 +86,6 @@ class ResultPublisher:
         report: Callable[[], None],
         is_current: Callable[[], bool],
     ) -> None:
-        """Store the arguments."""
         self._generation = generation
         self._policy = policy
         self._now_ns = now_ns

@@ -78,7 +78,7 @@ def rod(rng: Generator, gloss: Gloss, rings: Sequence[tuple[float, float, float]
     return shade
 
 
-def metal_look(rng: Generator, tint: Colour, contrast: float) -> FloatImage:
+def metal_texture(rng: Generator, tint: Colour, contrast: float) -> FloatImage:
     """
     Compute the reflection of a metal surface for each slope: bright where it faces the light.
 
@@ -179,12 +179,12 @@ class Relief:
         self._holes[hole] = 255
 
     def finish(
-        self, look: FloatImage, label: int, rough: float = 0.02, blood: float = 0.0
+        self, texture: FloatImage, label: int, rough: float = 0.02, blood: float = 0.0
     ) -> Sprite:
         """
         Light the part.
 
-        :param look: from `metal_look`.
+        :param texture: from `metal_texture`.
         :param label: the class.
         :param rough: strength of scratches.
         :param blood: share of the surface that is smeared with it.
@@ -196,7 +196,7 @@ class Relief:
         length = np.sqrt(1 + slopes[0] ** 2 + slopes[1] ** 2)
         scratches = smooth_noise(branch(self.rng), area, self._pixels, (160, 22)) * rough
         maps = [(32 - 32 * slope / length + 32 * scratches) for slope in slopes]
-        colour = cv2.remap(look, maps[0].astype(np.float32), maps[1].astype(np.float32), 1)
+        colour = cv2.remap(texture, maps[0].astype(np.float32), maps[1].astype(np.float32), 1)
         colour = colour * rgb(self._tint * (1 + 2 * scratches))
         stain = fractal_noise(self.rng, area, self._pixels, 18, 3)
         share = rgb(step(stain, 2.2 - 3 * blood, 2.7 - 3 * blood)) * 0.7

@@ -13,7 +13,7 @@ from numpy.random import Generator
 
 from surgseg_ros.core import labels
 from surgseg_ros.synthetic.drawing import Patch, Points, Sprite, View, ribbon, seen
-from surgseg_ros.synthetic.materials import Colour, Gloss, Relief, bar, metal_look, rod
+from surgseg_ros.synthetic.materials import Colour, Gloss, Relief, bar, metal_texture, rod
 from surgseg_ros.synthetic.noise import FloatImage, Wander, still
 from surgseg_ros.synthetic.tissue import Resting, Tissue
 from surgseg_ros.synthetic.truth import Place, Truth
@@ -57,10 +57,10 @@ def _clip(rng: Generator, length: float, scale: float) -> Sprite:
     """Make a clip, bright or dark."""
     if rng.random() < 0.6:
         level = float(rng.uniform(40, 250))
-        look = metal_look(rng, (level, level, level), 0.5)
+        texture = metal_texture(rng, (level, level, level), 0.5)
     else:
-        look = metal_look(rng, _CLIP_PLASTICS[rng.integers(len(_CLIP_PLASTICS))], 0.15)
-        look = np.asarray(np.clip(look * 1.25 + 12, 0, 255), np.float32)
+        texture = metal_texture(rng, _CLIP_PLASTICS[rng.integers(len(_CLIP_PLASTICS))], 0.15)
+        texture = np.asarray(np.clip(texture * 1.25 + 12, 0, 255), np.float32)
     half = max(0.0035, length * float(rng.uniform(0.08, 0.16)))
     gape = float(rng.uniform(0.05, 0.25)) if rng.random() < 0.5 else 0.0
     size = (length + 6 * half + 0.02, 2 * length * math.sin(gape) + 6 * half + 0.02)
@@ -69,7 +69,7 @@ def _clip(rng: Generator, length: float, scale: float) -> Sprite:
         relief.plate(bar(length, half, angle), 0.02, half)
         tip = (length * math.cos(angle), length * math.sin(angle))
         relief.disk(tip, half * 1.3, 0.01, half * 0.8)
-    return relief.finish(look, labels.CLAMPS, 0.02, float(rng.uniform(0, 0.4)))
+    return relief.finish(texture, labels.CLAMPS, 0.02, float(rng.uniform(0, 0.4)))
 
 
 class Catheter:
@@ -220,8 +220,8 @@ def _bent(rng: Generator, length: float) -> Points:
 def _gauze(rng: Generator, scale: float) -> Sprite:
     """Make a ragged piece of gauze, white or soaked with blood."""
     radius = float(rng.uniform(0.1, 0.3))
-    look = metal_look(rng, (236, 232, 226), 0.1)
-    look = np.asarray(np.clip(look * 0.5 + rng.uniform(70, 130), 0, 255), np.float32)
+    texture = metal_texture(rng, (236, 232, 226), 0.1)
+    texture = np.asarray(np.clip(texture * 0.5 + rng.uniform(70, 130), 0, 255), np.float32)
     relief = Relief(rng, (2.6 * radius, 2.6 * radius), (1.3 * radius, 1.3 * radius), scale)
     angles = np.linspace(0, 2 * np.pi, 24, endpoint=False)
     ragged = radius * (1 + 0.16 * rng.standard_normal(24).clip(-1.6, 1.6))
@@ -232,16 +232,16 @@ def _gauze(rng: Generator, scale: float) -> Sprite:
             left, top, right, bottom = line
             corners = ((left, top), (right, top), (right, bottom), (left, bottom))
             relief.dark(np.array(corners), 0.93)
-    return relief.finish(look, labels.BACKGROUND, 0.05, float(rng.uniform(0, 0.9)))
+    return relief.finish(texture, labels.BACKGROUND, 0.05, float(rng.uniform(0, 0.9)))
 
 
 def _bulldog(rng: Generator, length: float, scale: float) -> Sprite:
     """Make a bulldog clamp of metal or plastic: two serrated jaws, crossed before a spring."""
     plastic = rng.random() < 0.5
     tint = _PLASTICS[rng.integers(len(_PLASTICS))] if plastic else (250.0, 250.0, 250.0)
-    look = metal_look(rng, tint, 0.15 if plastic else 0.5)
+    texture = metal_texture(rng, tint, 0.15 if plastic else 0.5)
     if plastic:
-        look = np.asarray(np.clip(look * 1.25 + 12, 0, 255), np.float32)
+        texture = np.asarray(np.clip(texture * 1.25 + 12, 0, 255), np.float32)
     half, gape = length * float(rng.uniform(0.06, 0.1)), float(rng.uniform(0.06, 0.2))
     relief = Relief(rng, (length * 1.5, length * 0.9), (length * 0.4, length * 0.45), scale)
     for side in (-1, 1):
@@ -256,16 +256,16 @@ def _bulldog(rng: Generator, length: float, scale: float) -> Sprite:
         ring = np.stack([np.cos(angles), np.sin(angles)], axis=1) * radius * length
         relief.plate(ring, 0.012, 0.01)
         relief.dark(ring, factor)
-    return relief.finish(look, labels.BACKGROUND, 0.03, float(rng.uniform(0, 0.5)))
+    return relief.finish(texture, labels.BACKGROUND, 0.03, float(rng.uniform(0, 0.5)))
 
 
 def _probe(rng: Generator, scale: float) -> Sprite:
     """Make a drop-in probe: a smooth dark or white body with a fin."""
     length, half = float(rng.uniform(0.2, 0.45)), float(rng.uniform(0.03, 0.07))
     level = float(rng.choice([rng.uniform(20, 60), rng.uniform(180, 245)]))
-    look = metal_look(rng, (level, level, level * 1.02), 0.2)
+    texture = metal_texture(rng, (level, level, level * 1.02), 0.2)
     relief = Relief(rng, (length + 3 * half, 4 * half), (1.2 * half, 2 * half), scale)
     relief.plate(bar(length, half, 0.0), half, half)
     fin = bar(0.3 * length, 0.3 * half, 0.0) + np.array([0.35 * length, 0.0])
     relief.plate(fin, 0.02, 0.02)
-    return relief.finish(look, labels.BACKGROUND, 0.01, float(rng.uniform(0, 0.3)))
+    return relief.finish(texture, labels.BACKGROUND, 0.01, float(rng.uniform(0, 0.3)))

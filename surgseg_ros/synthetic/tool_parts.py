@@ -122,7 +122,7 @@ def _letters(rng: Generator, width: float, level: float) -> FloatImage:
 
 
 def fork_of(
-    rng: Generator, width: float, length: float, scale: float, look: FloatImage, blood: float
+    rng: Generator, width: float, length: float, scale: float, texture: FloatImage, blood: float
 ) -> Sprite:
     """
     Make the metal end of the shaft with its ears; its origin is the middle of the tube's end.
@@ -131,7 +131,7 @@ def fork_of(
     :param width: width of the shaft, in units.
     :param length: from the tube's end to the ends of the ears, in units.
     :param scale: pixels per unit.
-    :param look: from `metal_look`.
+    :param texture: from `metal_texture`.
     :param blood: share that is smeared with it.
     :return: the sprite.
     """
@@ -152,7 +152,7 @@ def fork_of(
         wide = half * float(rng.uniform(0.45, 0.85))
         relief.plate(_tongue(start, length, -wide, wide), 0.012, 0.015)
         relief.disk((length - 0.6 * wide, 0.0), 0.4 * wide, 0.01, 0.01)
-    return relief.finish(look, labels.SHAFT, 0.05, blood)
+    return relief.finish(texture, labels.SHAFT, 0.05, blood)
 
 
 def _tongue(start: float, stop: float, low: float, high: float) -> Points:
@@ -251,7 +251,7 @@ def choose_kind(rng: Generator) -> JawKind:
 
 
 def wrist_of(
-    rng: Generator, width: float, length: float, scale: float, look: FloatImage, blood: float
+    rng: Generator, width: float, length: float, scale: float, texture: FloatImage, blood: float
 ) -> Sprite:
     """
     Make the metal body between the shaft's ears and the jaws; its origin is the joint.
@@ -260,7 +260,7 @@ def wrist_of(
     :param width: width of the shaft, in units.
     :param length: from the joint to its end, in units.
     :param scale: pixels per unit.
-    :param look: from `metal_look`.
+    :param texture: from `metal_texture`.
     :param blood: share that is smeared with it.
     :return: the sprite.
     """
@@ -284,7 +284,7 @@ def wrist_of(
     for _ in range(int(rng.integers(0, 4))):
         spot = (float(rng.uniform(0.2, 0.7)) * length, float(rng.uniform(-0.6, 0.6)) * half)
         relief.disk(spot, 0.14 * half, 0.008, 0.006)
-    return relief.finish(look, labels.WRIST, 0.05, blood)
+    return relief.finish(texture, labels.WRIST, 0.05, blood)
 
 
 def _add_body(relief: Relief, rng: Generator, ends: tuple[float, float], half: float) -> None:
@@ -323,7 +323,7 @@ def jaw_of(
     width: float,
     length: float,
     scale: float,
-    look: FloatImage,
+    texture: FloatImage,
     blood: float,
     label: int = labels.CLASPER,
 ) -> tuple[Sprite, Place]:
@@ -335,7 +335,7 @@ def jaw_of(
     :param width: width of the shaft, in units.
     :param length: length of the jaw, in units.
     :param scale: pixels per unit.
-    :param look: from `metal_look`.
+    :param texture: from `metal_texture`.
     :param blood: share that is smeared with it.
     :param label: its class.
     :return: the sprite, and the middle of its far end, from the pivot.
@@ -356,7 +356,7 @@ def jaw_of(
         _hole(relief, rng, length, inner, outer)
     if kind.teeth:
         _serrate(relief, rng, length, base)
-    return relief.finish(look, label, 0.04, blood), (length, float(inner[-1] + outer[-1]) / 2)
+    return relief.finish(texture, label, 0.04, blood), (length, float(inner[-1] + outer[-1]) / 2)
 
 
 def _hole(relief: Relief, rng: Generator, length: float, inner: Points, outer: Points) -> None:

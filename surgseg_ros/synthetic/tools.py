@@ -15,7 +15,7 @@ from numpy.random import Generator
 from surgseg_ros.core import labels
 from surgseg_ros.core.keypoints import KeypointKind
 from surgseg_ros.synthetic.drawing import Item, Patch, Shade, View, forward, ribbon, seen
-from surgseg_ros.synthetic.materials import Gloss, metal_look, rod
+from surgseg_ros.synthetic.materials import Gloss, metal_texture, rod
 from surgseg_ros.synthetic.noise import FloatImage, Wander, still
 from surgseg_ros.synthetic.tool_parts import (
     KINDS,
@@ -172,18 +172,18 @@ class Tool:
         self._shade = shaft_shade(rng, width, colour)
         polished = rng.random() < 0.45  # as bright as the picture can be, with dark reflections
         tint = float(rng.uniform(0.9, 1.5) if polished else rng.uniform(0.3, 0.95))
-        metal = (238 * tint, 240 * tint, 245 * tint)
-        look = metal_look(
-            rng, metal, float(rng.uniform(0.9, 2.0) if polished else rng.uniform(0.3, 1.2))
+        steel = (238 * tint, 240 * tint, 245 * tint)
+        metal = metal_texture(
+            rng, steel, float(rng.uniform(0.9, 2.0) if polished else rng.uniform(0.3, 1.2))
         )
         dull = rng.random() < 0.5
         red, green, blue = (min(255.0, 1.5 * part) for part in colour)
-        fork_tint = (red, green, blue) if dull else metal
-        fork_look = metal_look(rng, fork_tint, 0.2 if dull else float(rng.uniform(0.5, 1.0)))
+        fork_tint = (red, green, blue) if dull else steel
+        fork_metal = metal_texture(rng, fork_tint, 0.2 if dull else float(rng.uniform(0.5, 1.0)))
         blood = float(rng.uniform(0, 0.6))
-        self._fork = fork_of(rng, width, lengths.fork, scale, fork_look, blood)
-        self._wrist = wrist_of(rng, width, lengths.wrist, scale, look, blood)
-        self._jaw, self._jaw_end = jaw_of(rng, self.kind, width, lengths.jaw, scale, look, blood)
+        self._fork = fork_of(rng, width, lengths.fork, scale, fork_metal, blood)
+        self._wrist = wrist_of(rng, width, lengths.wrist, scale, metal, blood)
+        self._jaw, self._jaw_end = jaw_of(rng, self.kind, width, lengths.jaw, scale, metal, blood)
         self._cover = TipCover(rng, width) if self.kind.covered else None
 
     def follow(self, other: 'Tool', rng: Generator) -> None:
@@ -356,13 +356,13 @@ class NeedleHolder:
             ((0.012, 0.022, 0.5), (0.034, 0.044, 0.5)) if rng.random() < 0.5 else (),
         )
         gold = rng.random() < 0.4
-        look = metal_look(rng, (246, 196, 84) if gold else (tint * 1.2,) * 3, 0.6)
+        metal = metal_texture(rng, (246, 196, 84) if gold else (tint * 1.2,) * 3, 0.6)
         width = self._half * float(rng.uniform(3.0, 5.2))
         self._length = self._half * float(rng.uniform(4, 9))
         scale = float(view.height)
         kind = KINDS['needle_driver']
         self._jaw, self._jaw_end = jaw_of(
-            rng, kind, width, self._length, scale, look, 0.15, labels.HOLDER
+            rng, kind, width, self._length, scale, metal, 0.15, labels.HOLDER
         )
         self._opening = Wander(rng, -0.3, 0.4, 5)
         self.defocus = 0.0

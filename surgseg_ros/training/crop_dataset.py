@@ -353,7 +353,6 @@ class EpochSampler(Sampler[int]):
     """
 
     def __init__(self, count: int, rank: int = 0, world: int = 1) -> None:
-        """Start with epoch 0."""
         if count % world:
             raise ValueError(
                 f'{count} crops in an epoch are not a multiple of {world} processes: choose an '

@@ -197,7 +197,6 @@ class Calibration:
     """
 
     def __init__(self, segmenter: Segmenter) -> None:
-        """Start without frames."""
         plain = Segmenter(dataclasses.replace(segmenter.spec, temperature=1.0), segmenter.runtime)
         self._kinds = {'before': (plain, Reliability()), 'after': (segmenter, Reliability())}
 

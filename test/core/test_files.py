@@ -163,8 +163,8 @@ def test_incomplete_blocks_are_cleaned_up_innermost_first(tmp_path: Path) -> Non
 
 
 def test_a_check_leaves_no_file(tmp_path: Path) -> None:
-    for look in (check_file, check_folder, check_place, check_new_folder):
-        look(tmp_path / 'a/b')
+    for check in (check_file, check_folder, check_place, check_new_folder):
+        check(tmp_path / 'a/b')
     check_file(Path('/dev/stdout'))
     check_room(tmp_path, 1000)
     assert not content(tmp_path)

@@ -11,7 +11,7 @@ from drawn_masks import bar, empty, find, tool
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from surgseg_ros.core.curves import LINE_POINTS, course, fit_arc, fit_circle, resample
+from surgseg_ros.core.curves import LINE_POINTS, centre_line, fit_arc, fit_circle, resample
 from surgseg_ros.core.detections import find_instruments, instance_image, without_decision
 from surgseg_ros.core.geometry import MAX_INSTRUMENTS, find_geometries, min_distances
 from surgseg_ros.core.keypoints import KeypointKind
@@ -226,7 +226,7 @@ def test_a_circle_is_fitted_to_a_short_arc_without_bias():
 
 def test_a_path_and_its_points_keep_the_ends():
     points = np.stack([np.arange(0.0, 60), np.zeros(60)], axis=1)
-    line = resample(course(points, 3.0), 5)
+    line = resample(centre_line(points, 3.0), 5)
     assert sorted(line[:, 0]) == pytest.approx([1, 15.5, 29.5, 44, 58], abs=1.5)
     assert resample(points[:1], 3).tolist() == [[0, 0]] * 3
 

@@ -287,8 +287,8 @@ def test_a_needle_between_jaws_is_one():
 
 def test_three_pieces_of_a_thread_are_one_and_another_thread_is_separate():
     mask = empty()
-    course = np.stack([np.linspace(20, 460, 90), 60 + 25 * np.sin(np.linspace(0, 7, 90))], axis=1)
-    cv2.polylines(mask, [np.rint(course).astype(np.int32)], False, THREAD, 4)
+    line = np.stack([np.linspace(20, 460, 90), 60 + 25 * np.sin(np.linspace(0, 7, 90))], axis=1)
+    cv2.polylines(mask, [np.rint(line).astype(np.int32)], False, THREAD, 4)
     for x in (150, 320):
         bar(mask, (x, -10), (x, 200), 24, SHAFT)
     cv2.line(mask, (40, 240), (400, 250), THREAD, 4)

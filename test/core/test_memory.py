@@ -17,15 +17,15 @@ class ReferenceCycle:
 
 
 @pytest.fixture
-def settled():
+def frozen():
     stays = ReferenceCycle()
     freeze_garbage()
     yield stays
     gc.unfreeze()
 
 
-def test_permanent_objects_are_not_examined_again(settled):
-    assert all(one is not settled for one in gc.get_objects())
+def test_permanent_objects_are_not_examined_again(frozen):
+    assert all(one is not frozen for one in gc.get_objects())
 
 
 def test_garbage_collection_is_off_while_libraries_are_imported():
@@ -45,7 +45,7 @@ def test_garbage_collection_is_on_after_a_failed_import():
     assert gc.isenabled()
 
 
-def test_later_objects_are_freed(settled):
+def test_later_objects_are_freed(frozen):
     seen = weakref.ref(ReferenceCycle())
     gc.collect()
     assert seen() is None

@@ -21,10 +21,10 @@ class FailingOnDemand:
 
     def __init__(self, *failures):
         self.failures = list(failures)
-        self.passes = []
+        self.calls = []
 
     def segment_all(self, images, rois, *, confidence, grid_confidence):
-        self.passes.append(len(images))
+        self.calls.append(len(images))
         failure = self.failures.pop(0) if self.failures else None
         if failure is not None:
             raise failure
@@ -72,14 +72,14 @@ def test_advice_for_kernel_developers_is_omitted():
 def test_a_single_failure_is_retried_successfully():
     segmenter, fallback = FailingOnDemand(OUT_OF_MEMORY), Fallback()
     assert Inference(segmenter, fallback).segment(make_images(1)) == [FULL]
-    assert (segmenter.passes, fallback.reported) == ([1, 1], [])
+    assert (segmenter.calls, fallback.reported) == ([1, 1], [])
 
 
 def test_an_error_of_the_image_is_not_retried():
     error = ArithmeticError('NaN')
     segmenter, fallback = FailingOnDemand(error), Fallback()
     assert Inference(segmenter, fallback).segment(make_images(1)) == [error]
-    assert (segmenter.passes, fallback.reported) == ([1], [])
+    assert (segmenter.calls, fallback.reported) == ([1], [])
 
 
 def test_after_two_failures_a_fallback_is_requested_and_nothing_runs_until_it_is_ready():
@@ -87,7 +87,7 @@ def test_after_two_failures_a_fallback_is_requested_and_nothing_runs_until_it_is
     inference = Inference(segmenter, fallback)
     assert inference.segment(make_images(1)) == [OUT_OF_MEMORY]
     assert inference.segment(make_images(2)) == [OUT_OF_MEMORY] * 2
-    assert (segmenter.passes, fallback.reported) == ([1, 1], [OUT_OF_MEMORY])
+    assert (segmenter.calls, fallback.reported) == ([1, 1], [OUT_OF_MEMORY])
 
 
 def test_without_a_fallback_each_image_is_tried():
@@ -101,7 +101,7 @@ def test_if_only_single_images_succeed_batching_is_disabled_and_reported():
     segmenter, fallback = FailingOnDemand(*[OUT_OF_MEMORY] * 2), Fallback()
     inference = Inference(segmenter, fallback)
     assert inference.segment(make_images(2)) == [FULL] * 2
-    assert segmenter.passes == [2, 2, 1, 1]
+    assert segmenter.calls == [2, 2, 1, 1]
     assert inference.max_batch_size == 1
     assert 'one at a time: OutOfMemoryError: no memory is left' in fallback.reasons[0]
 
@@ -109,5 +109,5 @@ def test_if_only_single_images_succeed_batching_is_disabled_and_reported():
 def test_a_lost_device_is_not_tried_for_every_image_of_a_batch():
     segmenter, fallback = FailingOnDemand(*[OUT_OF_MEMORY] * 9), Fallback()
     assert Inference(segmenter, fallback).segment(make_images(2)) == [OUT_OF_MEMORY] * 2
-    assert segmenter.passes == [2, 2, 1, 1]
+    assert segmenter.calls == [2, 2, 1, 1]
     assert (len(fallback.reported), fallback.reasons) == (1, [])

@@ -63,8 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         reported = _report(config, device)
         timings = {}
         for workers in options.workers:
-            settled = dataclasses.replace(config, workers=workers)
-            timings[workers] = time_loader(settled, folder, options.pairs, options.steps)
+            changed = dataclasses.replace(config, workers=workers)
+            timings[workers] = time_loader(changed, folder, options.pairs, options.steps)
             print(_line(workers, timings[workers]), flush=True)
     result = summarize(timings)
     if options.json:

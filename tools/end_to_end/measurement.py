@@ -19,7 +19,7 @@ from surgseg_ros.core.timing import Percentiles
 from surgseg_ros.node.middleware import shipped_profile
 from tools.end_to_end.processes import VARIANTS, Child, Settings, Variant, processes
 
-SETTLED_FRAMES: Final = 500
+WARM_UP_FRAMES: Final = 500
 """Number of frames after which the node should have allocated all memory."""
 
 REPORTED: Final = 300
@@ -94,17 +94,17 @@ def memory(samples: Sequence[Sample]) -> dict[str, Any]:
         both as a share of the former, and `bytes_per_frame`, the slope of a line through all
         samples from the former on; None if the run is too short.
     """
-    settled = [sample for sample in samples if sample.frames >= SETTLED_FRAMES]
+    later = [sample for sample in samples if sample.frames >= WARM_UP_FRAMES]
     last = samples[-1] if samples else Sample(0, 0.0)
     found: dict[str, Any] = {
-        f'after_{SETTLED_FRAMES}_frames': settled[0].mib if settled else None,
+        f'after_{WARM_UP_FRAMES}_frames': later[0].mib if later else None,
         'last': last.mib if samples else None,
         'frames': last.frames,
-        'growth': last.mib / settled[0].mib - 1 if settled else None,
+        'growth': last.mib / later[0].mib - 1 if later else None,
         'bytes_per_frame': None,
     }
-    if len({sample.frames for sample in settled}) > 1:
-        slope = np.polyfit(*zip(*settled), 1)[0]  # MiB over frames
+    if len({sample.frames for sample in later}) > 1:
+        slope = np.polyfit(*zip(*later), 1)[0]  # MiB over frames
         found['bytes_per_frame'] = float(slope) * 2**20
     return found
 
@@ -197,12 +197,12 @@ def run(variant: Variant, settings: Settings) -> dict[str, Any]:
     """
     with processes(variant, settings) as (node, camera, listener):
         quiet_s = _connect(node, camera, listener, settings.patience_s)
-        before = _settled(listener) if not variant.plain else {}
+        before = _next_report(listener) if not variant.plain else {}
         watch = _watch(node, listener, settings.rate_hz, variant.plain)
         lasting_s = settings.frames / settings.rate_hz
         sent = camera.ask(f'send {settings.frames} {settings.rate_hz}', watch, lasting_s)
         masks = _remaining(node, listener, quiet_s)
-        after = _settled(listener) if not variant.plain else {}
+        after = _next_report(listener) if not variant.plain else {}
         watch()
         heard = listener.ask('heard')
         times = node.ask('times') if variant.plain else []
@@ -340,7 +340,7 @@ def _remaining(node: Child, listener: Child, quiet_s: float) -> list[tuple[int, 
     return masks
 
 
-def _settled(listener: Child) -> dict[str, str]:
+def _next_report(listener: Child) -> dict[str, str]:
     """Wait for a report that was created after this call."""
     first = listener.ask('diagnostics')['count']
     if not _until(lambda: listener.ask('diagnostics')['count'] >= first + 2, _REPORT_S):

@@ -22,7 +22,7 @@ class ViolatedGuaranteeError(Exception):
     """A guarantee that did not hold for a message; the text names it."""
 
 
-class Seen(NamedTuple):
+class Content(NamedTuple):
     """
     The content of a message, read independently of rosbags.
 
@@ -59,11 +59,11 @@ def check(cdr: bytes, kind: str) -> str:
             f'{type(error).__name__} instead of ImageError: {error}'
         ) from error
     mask = image_to_msg(rgb[..., 1] % 10, message.header)
-    _compare(look(cdr, kind), look(to_cdr(mask), 'image'), message)
+    _compare(parse(cdr, kind), parse(to_cdr(mask), 'image'), message)
     return ''
 
 
-def look(cdr: bytes, kind: str) -> Seen:
+def parse(cdr: bytes, kind: str) -> Content:
     """
     Read a message using only the rules of CDR.
 
@@ -77,9 +77,9 @@ def look(cdr: bytes, kind: str) -> Seen:
     frame_id = body[12 : 12 + length - 1]
     place = -(-(12 + length) // 4) * 4
     if kind == 'compressed':
-        return Seen((seconds, nanoseconds, frame_id), None, body[place:])
+        return Content((seconds, nanoseconds, frame_id), None, body[place:])
     size = struct.unpack_from(f'{order}II', body, place)
-    return Seen((seconds, nanoseconds, frame_id), size, body[place + 8 :])
+    return Content((seconds, nanoseconds, frame_id), size, body[place + 8 :])
 
 
 def file_size(data: bytes) -> tuple[int, int] | None:
@@ -98,7 +98,7 @@ def file_size(data: bytes) -> tuple[int, int] | None:
     return height, width
 
 
-def _compare(came: Seen, went: Seen, message: Any) -> None:
+def _compare(came: Content, went: Content, message: Any) -> None:
     """Compare the messages of mask and image."""
     if went.header != came.header:
         raise ViolatedGuaranteeError(f'the header {came.header} became {went.header}')

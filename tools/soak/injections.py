@@ -26,7 +26,6 @@ class Setup:
     def __init__(
         self, node: 'subprocess.Popen[bytes]', watch: Watch, options: tuple[str, ...]
     ) -> None:
-        """Start the camera."""
         self.node = node
         self.watch = watch
         self.options = options

@@ -21,7 +21,6 @@ class CameraProcess:
     """
 
     def __init__(self, topic: str, *options: str) -> None:
-        """Start it."""
         self.process = subprocess.Popen(
             [sys.executable, '-m', 'tools.soak.camera', '--topic', topic, *options],
             cwd=ROOT,

@@ -28,7 +28,6 @@ class Watch:
     """A node that receives messages from its creation to `close`."""
 
     def __init__(self) -> None:
-        """Subscribe."""
         rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
         self.masks = 0
         self.without_image = 0

@@ -27,7 +27,6 @@ class RecoveredSqlite:
     """
 
     def __init__(self, path: Path) -> None:
-        """Store the path; nothing is opened yet."""
         self.path = path
         self.connections: list[Connection] = []
 

@@ -126,7 +126,6 @@ class Capture:
     """
 
     def __init__(self) -> None:
-        """Allocate nothing yet."""
         self._stream: Any = None  # graphs share memory only if they are captured on one stream
         self._pool: Any = None  # torch has no public name for the type
 

@@ -53,7 +53,6 @@ class SegmentationNetwork(nn.Module):
     std: Tensor
 
     def __init__(self, spec: ModelSpec, encoder_weights: str | None = None) -> None:
-        """Build the layers."""
         super().__init__()
         self.layers = _build(spec, encoder_weights)
         self.register_buffer('mean', 255 * torch.tensor(spec.mean).view(1, 3, 1, 1), False)

@@ -86,12 +86,12 @@ def _prefetched(
         if frame >= numbering.count:
             break  # the number of missing frames is unknown
         if len(under_way) >= length:
-            yield _settled(*under_way.popleft())
+            yield _result(*under_way.popleft())
     while under_way:
-        yield _settled(*under_way.popleft())
+        yield _result(*under_way.popleft())
 
 
-def _settled(frame: int, found: 'Future[Decoded] | str') -> tuple[int, Decoded]:
+def _result(frame: int, found: 'Future[Decoded] | str') -> tuple[int, Decoded]:
     return frame, found if isinstance(found, str) else found.result()
 
 

@@ -154,18 +154,18 @@ def test_frames_before_the_measurement_are_ignored_and_reports_do_not_overlap(
     clock = iter([0.0, 4.0, 9.0, 11.0, 21.0])
     monkeypatch.setattr(measurement.time, 'monotonic', lambda: next(clock))
     published = iter([7, 17, 27, 37])
-    look = Watch(lambda: {'published': f'{next(published)}'}, lambda: 1.0, rate_hz=30.0)
+    watch = Watch(lambda: {'published': f'{next(published)}'}, lambda: 1.0, rate_hz=30.0)
     for _ in range(4):
-        look()
-    assert [sample.frames for sample in look.samples] == [0, 10, 20, 30]
-    assert [report['published'] for report in look.reports] == ['27', '37']
+        watch()
+    assert [sample.frames for sample in watch.samples] == [0, 10, 20, 30]
+    assert [report['published'] for report in watch.reports] == ['27', '37']
 
 
 def test_a_node_without_reports_is_measured() -> None:
-    look = Watch(dict, lambda: 3.0, rate_hz=30.0)
-    look()
-    assert look.samples == [Sample(0, 3.0)]
-    assert not look.reports
+    watch = Watch(dict, lambda: 3.0, rate_hz=30.0)
+    watch()
+    assert watch.samples == [Sample(0, 3.0)]
+    assert not watch.reports
 
 
 @pytest.mark.timeout(2000)

@@ -53,9 +53,9 @@ def test_its_own_packages_precede_those_of_the_base_environment(reference: Modul
     reference.make(run)
     (words,) = run.installed
     assert {'--no-deps', 'numpy==1.26.4', 'opencv-python-headless==4.6.0.66'} <= set(words)
-    look = 'import numpy, rosbags, surgseg_ros, sys; print(numpy.__version__, rosbags.__file__)'
+    code = 'import numpy, rosbags, surgseg_ros, sys; print(numpy.__version__, rosbags.__file__)'
     reported = subprocess.run(
-        [reference.FOLDER / 'bin' / 'python', '-c', look],
+        [reference.FOLDER / 'bin' / 'python', '-c', code],
         cwd=ROOT,
         capture_output=True,
         text=True,
