@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What a bag contains: topics, stamps, which truth belongs to which image, recorded instruments.
+The content of a bag: topics, stamps, which truth belongs to which image, recorded instruments.
 
 Instruments are converted to the folders that `evaluate --instruments` scores; frames are numbered
 in the order of the images in the bag, from 0.
@@ -151,7 +151,7 @@ def scan_bag(
         read.
     :param topics: their names.
     :param measured: the topic whose image sizes are read; None for none.
-    :return: mapping from name to what was read.
+    :return: mapping from name to the messages that were read.
     """
     seen = {name: TopicMessages([], [], []) for name in topics}
     with suppress(BagError):
@@ -340,7 +340,7 @@ def _write(path: Path, instances: Any, detections: Any, keypoints: Any) -> None:
     if NO_DECISION in labels:
         return write_listed(path, instances, (), is_decided=False)
     if others := set(labels) - LABELS.keys():
-        raise ValueError(f'class_id {min(others)} is no class')
+        raise ValueError(f'class_id {min(others)} is not a class')
     points: dict[str, list[Keypoint]] = defaultdict(list)
     for entry in keypoints.detections:
         points[entry.id].append(_keypoint(entry))

@@ -273,11 +273,11 @@ def _truth(place: int, cdr: bytes, type_name: str) -> Truth:
 
 class Decided(NamedTuple):
     """
-    What was decided on an image, without its pixels; picklable.
+    The decision on an image, without its pixels; picklable.
 
     :param received_ns: when the image was received.
     :param header: header of the image.
-    :param decision: the decision, without what nobody reads afterwards.
+    :param decision: the decision, without parts that are not read afterwards.
     :param ms: milliseconds by stage, before the decision.
     :param warnings: warnings from reading the image.
     """

@@ -29,7 +29,7 @@ Numbers, for all bags and for each:
 - `dropped`: images without a mask because a newer one came: 0 for `lockstep`, by construction;
   for `recorded` the images that have no mask of their stamp.
 - `failed`: images on which the network failed: the whole mask is 255, as in the node; for
-  `recorded` all such masks, whatever the node's reason was.
+  `recorded` all such masks, for any reason.
 - `undecided`: images for which a quality gate withheld the decision: the whole mask is 255. 0
   for `recorded`, where `failed` includes them.
 - `rejected`: messages of the image topic that could not be converted to an image, and have no

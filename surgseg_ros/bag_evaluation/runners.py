@@ -115,7 +115,7 @@ Runner = Callable[[Sequence[Job]], Generator[Outcome, None, None]]
 
 def run_serial(jobs: Sequence[Job]) -> Generator[Outcome, None, None]:
     """
-    Run jobs one by one in this process.
+    Run jobs one at a time in this process.
 
     :param jobs: the jobs.
     :return: each job with its outcome, in order.

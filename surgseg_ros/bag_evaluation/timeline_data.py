@@ -140,7 +140,7 @@ def _found(labels: Sequence[int] | None) -> float | None:
 
 
 def _places(frames: Sequence[Mapping[str, Any]]) -> tuple[Array, bool]:
-    """Return seconds, or frame numbers if the stamps are no measure of time."""
+    """Return seconds, or frame numbers if the stamps do not measure time."""
     stamps = [frame['stamp_ns'] for frame in frames]
     numbers = np.arange(len(frames), dtype=float)
     known = [stamp for stamp in stamps if stamp is not None]

@@ -33,8 +33,8 @@ SEED: Final = 20_260_101
 
 MANY_BAGS: Final = 6
 """
-Least number of bags that are resampled. The median of the population lies between the smallest and
-the largest of n bags with a probability of 1 - 2^(1-n), which first exceeds 0.95 for six.
+Minimum number of bags that are resampled. The median of the population lies between the smallest
+and the largest of n bags with a probability of 1 - 2^(1-n), which first exceeds 0.95 for six.
 """
 
 _MAX_BLOCKS: Final = 200

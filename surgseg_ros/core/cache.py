@@ -24,12 +24,12 @@ _LONGEST_WAIT_S: Final = 180.0
 _POLL_S: Final = 0.1
 
 _LARGEST_BYTES: Final = 4 << 30
-"""Maximum of an entry, as of a file of a model folder."""
+"""Maximum size of an entry, as of a file of a model folder."""
 
 
 class Entry(NamedTuple):
     """
-    What is kept under a key.
+    The content of a cache entry.
 
     :param facts: JSON values.
     :param parts: contents of files.
@@ -41,13 +41,13 @@ class Entry(NamedTuple):
 
 def user_cache() -> Path:
     """
-    Name the folder for what can be made again: `$XDG_CACHE_HOME/surgseg_ros`, or in `~/.cache`.
+    Return the folder for files that can be made again, in `$XDG_CACHE_HOME` or `~/.cache`.
 
     :return: the folder, which need not exist.
     :raises OSError: if the user has no home folder.
     """
     base = Path(os.environ.get('XDG_CACHE_HOME', ''))
-    if not base.is_absolute():  # relative ones are to be ignored, says the XDG specification
+    if not base.is_absolute():  # the XDG specification requires that relative paths are ignored
         try:
             base = Path.home() / '.cache'
         except RuntimeError as error:
@@ -57,14 +57,13 @@ def user_cache() -> Path:
 
 class Cache:
     """
-    Entries of one kind; those that were used last are kept.
+    Entries of one kind; the most recently used ones are kept.
 
     :param kind: name of the folder in `user_cache`.
     :param kept: maximum number of entries.
     """
 
     def __init__(self, kind: str, kept: int) -> None:
-        """Store both; nothing is created before the first `write`."""
         self._kind, self._kept = kind, kept
 
     @property
@@ -98,7 +97,7 @@ class Cache:
 
     def write(self, key: str, entry: Entry) -> None:
         """
-        Write an entry completely or not at all, and remove those that were not used for longest.
+        Write an entry completely or not at all, and remove the least recently used entries.
 
         :param key: letters and digits.
         :param entry: what to keep.
@@ -117,7 +116,7 @@ class Cache:
     @contextlib.contextmanager
     def exclusive(self, waiting: str) -> Iterator[None]:
         """
-        Let one process at a time make an entry; where the folder cannot be written, all at once.
+        Let one process at a time make an entry; all at once if the folder cannot be written.
 
         After some minutes of waiting, the block is entered without the lock.
 

@@ -26,7 +26,7 @@ LIT: Final = 32
 """A pixel with a channel of at least this is content; encoded black borders stay below it."""
 
 _EDGE: Final = 24
-"""Least increase of the largest channel across an edge, within a few pixels."""
+"""Minimum increase of the largest channel across an edge, within a few pixels."""
 
 _EVERY: Final = 15
 """Borders are searched in every nth image."""
@@ -41,13 +41,13 @@ _MIN_SIDE_PX: Final = 64
 _MIN_BORDER: Final = 0.01
 """Narrower borders, as a share of the image's side, are treated as content."""
 _MIN_CONTENT: Final = 0.1
-"""Smaller content, as a share of the image, is rejected: it is rather a bright object."""
+"""Smaller content, as a share of the image, is rejected: it is more likely a bright object."""
 _MIN_LIT: Final = 0.4
-"""Least share of the content that must be lit; otherwise nothing is decided."""
+"""Minimum share of the content that must be lit; otherwise nothing is decided."""
 _MIN_STRAIGHT: Final = 0.25
-"""Least share of the length of a straight edge that must be sharp."""
+"""Minimum share of the length of a straight edge that must be sharp."""
 _MIN_ARC: Final = 0.4
-"""Least share of the circle in the image that must be sharp; in each quadrant, half of it."""
+"""Minimum share of the circle in the image that must be sharp; in each quadrant, half of it."""
 
 _SAMPLE_PX: Final = 8
 _LINES: Final = 96

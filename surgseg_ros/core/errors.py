@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Texts for users: explains errors of the input or of the machine, and tells them from bugs."""
+"""Explains errors of the input or of the machine to users, and distinguishes them from bugs."""
 
 import difflib
 import errno

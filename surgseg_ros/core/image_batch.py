@@ -31,7 +31,7 @@ class ImageBatch(NamedTuple):
 
     def views(self) -> list[RgbArray]:
         """
-        Check the images, and return what the network gets.
+        Check the images, and return the views that the network gets.
 
         :return: a view of each image.
         :raises TypeError: if an image is not a NumPy array.
@@ -43,7 +43,7 @@ class ImageBatch(NamedTuple):
         self, arrays: Sequence[NDArray[Any]], times_ms: dict[str, float]
     ) -> tuple[Segmentation, ...]:
         """
-        Assemble the results from what the device computed.
+        Assemble the results from the arrays that the device computed.
 
         :param arrays: for each image, in order, what `Upsampled` has and was requested.
         :param times_ms: milliseconds by stage, of the whole batch.

@@ -143,7 +143,7 @@ def sharpness(sample: ImageSample) -> float:
 
     The ratio of two structure functions, that is of root mean square differences at two
     distances, of rows that are averaged to 320 columns. A blurred edge is a slope: the ratio
-    tends to 1/4, whatever the contrast and the light. Black borders and their edges, which are
+    tends to 1/4, regardless of contrast and light. Black borders and their edges, which are
     sharp in a blurred image, do not count.
 
     :param sample: sample of the image.

@@ -22,7 +22,7 @@ from surgseg_ros.core.runtimes.graphs import Function
 from surgseg_ros.core.timing import stopwatch
 
 MAX_IN_FLIGHT: Final = 2
-"""While one batch is computed, the results of the one before, or the next one, are copied."""
+"""While one batch is computed, the results of the previous one, or the next one, are copied."""
 
 
 class Event(Protocol):
@@ -103,7 +103,7 @@ class Completed(NamedTuple):
     """
     The results of a batch.
 
-    :param arrays: what the function computed.
+    :param arrays: the arrays that the function computed.
     :param times_ms: milliseconds by stage; `fit` includes the wait for the batch before.
     """
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every reason for which a camera's `status` can be anything but OK; cheap to import."""
+"""All reasons for which a camera's `status` is not OK; cheap to import."""
 
 from collections.abc import Mapping
 from enum import Enum, unique

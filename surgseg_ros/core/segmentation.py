@@ -245,7 +245,7 @@ ROUND_PX: Final = 2.0
 """A circle that is found in images may be larger than the content by this much."""
 
 MIN_CONTACT: Final = 3
-"""Least number of samples with which a region touches the border."""
+"""Minimum number of samples with which a region touches the border."""
 
 
 @dataclass(frozen=True)

@@ -128,7 +128,7 @@ class Segmenter:
 
     @property
     def max_in_flight(self) -> int:
-        """Number of calls of `begin` whose results may be outstanding; 1 if it does not pay."""
+        """Number of calls of `begin` whose results may be outstanding; 1 if more are no faster."""
         return 1 if self._in_flight is None else MAX_IN_FLIGHT
 
     def described(self) -> dict[str, str]:
@@ -269,9 +269,9 @@ class Segmenter:
         """
         Begin to find the class of each pixel of several images; on a CPU, do it at once.
 
-        If the results cannot be had in this way, `segment_all` computes them.
+        If this fails, `segment_all` computes the results.
 
-        :param images: see `segment_all`; they are not modified until the results are there.
+        :param images: see `segment_all`; they are not modified until the results are available.
         :param rois: see `segment_all`.
         :param confidence: see `segment_all`.
         :param grid_confidence: see `segment_all`.

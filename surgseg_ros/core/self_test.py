@@ -22,7 +22,7 @@ from surgseg_ros.core.runtimes.pytorch import load_network
 
 MIN_AGREEMENT: Final = 0.99
 """
-Least share of the expected pixels that must have their class.
+Minimum share of the expected pixels that must have their class.
 
 Only the half of each class with the highest confidence is expected, in which bfloat16 and int8
 change almost nothing (docs/safety.md). A wrong network is far below: with red and blue exchanged,

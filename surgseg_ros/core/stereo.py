@@ -39,7 +39,7 @@ _MIN_RADIUS: Final = 0.04
 """Radius around the tip in which outlines are used, in shaft widths; its minimum in heights."""
 
 _MIN_SINE: Final = 0.02
-"""Least sine of the angle between a shaft and the rows; along a row, angles do not differ."""
+"""Minimum sine of the angle between a shaft and the rows; along a row, angles do not differ."""
 
 _GROWTH_SIGMA: Final = 5e-5
 """Standard deviation of the relative growth of a shaft's width, per pixel."""

@@ -285,7 +285,7 @@ def _with_full_confidence(mask: NDArray[np.uint8]) -> Segmentation:
 
 
 _MIN_DECIDED: Final = 0.6
-"""Least share of a rectangle, or of that around a circle (0.79 of it), with a decision."""
+"""Minimum share of a rectangle, or of that around a circle (0.79 of it), with a decision."""
 
 
 def _segmented_part(mask: NDArray[np.uint8]) -> Roi | None:

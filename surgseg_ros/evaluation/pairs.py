@@ -242,8 +242,8 @@ def count_step(truth: Masks, predicted: Masks) -> StepCounts:
 
     Counts pixels whose prediction changes to a wrong class, while the truth does not change. So
     neither motion nor a constant error counts. Neither does a change to the right class, or else
-    masks that follow a tool one frame late would seem to flicker. An error that comes and goes
-    counts each time that it comes.
+    masks that follow a tool one frame late would seem to flicker. An intermittent error counts
+    each time that it appears.
 
     :param truth: masks of both frames.
     :param predicted: masks of both frames.

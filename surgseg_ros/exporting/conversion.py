@@ -28,7 +28,7 @@ from surgseg_ros.core.self_test import draw
 from surgseg_ros.synthetic import Scene
 
 MIN_CLASS_AGREEMENT: Final = 0.999
-"""Least share of pixels, at the network's size, that must have the class of PyTorch."""
+"""Minimum share of pixels, at the network's size, that must have the class of PyTorch."""
 
 _SCENES: Final = 20
 _SEED: Final = 830_000_000

@@ -160,7 +160,7 @@ def play_bag(options: argparse.Namespace, arguments: list[str]) -> int:
 
 
 def _session(options: argparse.Namespace, arguments: list[str], stop: threading.Event) -> int:
-    """Create the node, play the bag as the options say, and return the exit status."""
+    """Create the node, play the bag according to the options, and return the exit status."""
     try:
         # Imported after signals are blocked: the import takes seconds, and NumPy starts threads.
         import rclpy

@@ -4,7 +4,7 @@ Passes the newest frames to the worker, and drops older ones.
 
 A queue selects the frames: `NewestOfEach` returns the newest frame of each camera, `NewestPair`
 the newest two whose stamps match. The queues do not use threads, and only the clock that is
-passed to them. A `Speculation` is what a GPU begins with before it is taken.
+passed to them. A `Speculation` holds frames that a GPU processes before they are taken.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from surgseg_ros.node.worker import Inference, Result
 
 _MAX_WAITING: Final = 5
-"""Maximum number of waiting frames of a camera, so that a large `pair_wait_ms` is no problem."""
+"""Maximum number of waiting frames of a camera; limits memory with a large `pair_wait_ms`."""
 
 _MAX_MISSES: Final = 5
 """Number of consecutive frames without a partner after which frames do not wait."""
@@ -309,11 +309,11 @@ class Speculation(NamedTuple):
     """
     Frames in the mailbox that a GPU already works on, while the CPU finds instruments.
 
-    If the mailbox then gives exactly these frames, their mask is there; if it gives newer ones,
-    this work is forgotten. So what is published does not depend on it, only when. What depends on
-    earlier images (gates, filter, a roi that is found) waits until the frames are taken.
+    If the mailbox then returns exactly these frames, their mask is ready; if it returns newer
+    ones, the work is discarded. So speculation affects only when results are published. Steps that
+    depend on earlier images (gates, filter, a roi that is found) wait until the frames are taken.
 
-    :param frames: as the mailbox would have given them.
+    :param frames: as the mailbox would have returned them.
     :param images: the images in them.
     :param confidence: whether the confidence of each pixel is computed.
     :param results: returned by `Inference.begin`.
@@ -328,9 +328,9 @@ class Speculation(NamedTuple):
 
     def is_for(self, frames: Sequence[Frame]) -> bool:
         """
-        Return whether the mailbox gave these frames.
+        Return whether these are the frames that the mailbox returned.
 
-        :param frames: what it gave.
+        :param frames: the frames that it returned.
         :return: True if they are the same objects.
         """
         return [*map(id, frames)] == [*map(id, self.frames)]
@@ -339,7 +339,7 @@ class Speculation(NamedTuple):
         self, batch: Sequence[ReceivedImage], confidence: bool, inference: Inference
     ) -> Callable[[], list[Result]] | None:
         """
-        Return the results if they are what is needed now.
+        Return the results if they are those that are needed now.
 
         :param batch: some of the images.
         :param confidence: whether the confidence of each pixel is needed.

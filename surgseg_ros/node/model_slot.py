@@ -60,8 +60,8 @@ class ModelSlot:
               └── owns ──> Worker ── reads `inference` before each batch
 
     The slot is the inference's FallbackHandler. The worker does not keep an inference while it
-    waits for frames, so that a replaced model can be freed; what a GPU has begun early
-    (`Speculation`) is forgotten if another inference is in use. Locks are acquired in this order:
+    waits for frames, so that a replaced model can be freed; early work of a GPU (`Speculation`) is
+    discarded if another inference is in use. Locks are acquired in this order:
     `_loading` (one load at a time), `_lock` (the slot's fields), the generation's (so that a model
     changes between two results, not during a publication), and last those of Health and Reporter.
     No lock is held while waiting for the owner of another lock.

@@ -160,7 +160,7 @@ class OtherPublishers:
         others = [end for end in listed if end.node != self._name]
         for topic in self._topics:
             same = [end for end in listed if end.topic == topic and end.node == self._name]
-            # One of them is this node's. rclpy does not tell which one, and it does not matter.
+            # One of them is this node's. rclpy does not report which one, and it does not matter.
             others += sorted(same, key=lambda end: self._first_seen_s[end])[1:]
         return others
 

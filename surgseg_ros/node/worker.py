@@ -60,7 +60,7 @@ class FallbackHandler(Protocol):
         """
 
     def disable_batching(self, reason: str) -> None:
-        """Record that images are segmented one by one from now on."""
+        """Record that images are segmented one at a time from now on."""
 
 
 class Inference:
@@ -80,7 +80,7 @@ class Inference:
 
     @property
     def can_speculate(self) -> bool:
-        """Whether `begin` pays: on a GPU."""
+        """Whether `begin` saves time, as on a GPU."""
         return self._failed is None and self.segmenter.max_in_flight > 1
 
     def begin(
@@ -92,7 +92,7 @@ class Inference:
         :param inputs: one per camera.
         :param confidence: see `segment`.
         :return: an argument for `segment`.
-        :raises Exception: if that fails, of any type; `segment` finds out what can be done.
+        :raises Exception: if that fails, of any type; `segment` handles it.
         """
         images, rois = [x.image for x in inputs], [x.roi for x in inputs]
         results = self.segmenter.begin(images, rois, confidence=confidence, grid_confidence=True)

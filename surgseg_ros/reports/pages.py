@@ -131,7 +131,7 @@ _DIGITS: Final = re.compile(r'\d+\.\d{3,}')
 
 def chart_style() -> AbstractContextManager[None]:
     """
-    Use the settings of this package, whatever is in a matplotlibrc.
+    Use the settings of this package instead of those in a matplotlibrc.
 
     :return: context that restores Matplotlib's settings.
     """

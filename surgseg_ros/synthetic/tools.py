@@ -170,7 +170,7 @@ class Tool:
         width, lengths, scale = self.width, self._lengths, float(self._view.height)
         colour = shaft_colour(rng)
         self._shade = shaft_shade(rng, width, colour)
-        polished = rng.random() < 0.45  # as bright as the picture can be, with dark reflections
+        polished = rng.random() < 0.45  # as bright as the image can be, with dark reflections
         tint = float(rng.uniform(0.9, 1.5) if polished else rng.uniform(0.3, 0.95))
         steel = (238 * tint, 240 * tint, 245 * tint)
         metal = metal_texture(

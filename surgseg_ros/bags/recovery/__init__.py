@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads what is intact in damaged files of bags."""
+"""Reads the intact parts of damaged bag files."""

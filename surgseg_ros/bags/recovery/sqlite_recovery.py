@@ -34,7 +34,7 @@ class RecoveredSqlite:
         """Find the topics, and count the rows that can be reached."""
         self._database = open_database(self.path, 'immutable=1')
         try:
-            # Otherwise SQLite would reject a file that is shorter than its header says.
+            # Otherwise SQLite would reject a file that is shorter than stated in its header.
             self._database.execute('PRAGMA writable_schema=ON')
             counts: Counter[int] = Counter()
             last = 0
@@ -79,7 +79,7 @@ class RecoveredSqlite:
 
 
 def _lacking_bytes(path: Path) -> int:
-    """Return how much shorter an SQLite file is than its header says."""
+    """Return how much shorter an SQLite file is than stated in its header."""
     with path.open('rb') as file:
         head = file.read(_SQLITE_SIZES.size)
         size = file.seek(0, 2)

@@ -220,7 +220,7 @@ class EarlyConvolution(nn.Module):
     A block whose first convolution is computed before the upsampling.
 
     A window of two pixels takes fewer operations, but its result has one row and column more at
-    each side, and a copy without them pays only where what comes from the encoder is added anyway.
+    each side. Cropping costs a copy, except where features of the encoder are added anyway.
 
     :param block: the block, with batch normalization fused; its other layers are shared.
     :param channels: channels of its feature map, which are the first of the convolution's input.
@@ -245,7 +245,7 @@ class EarlyConvolution(nn.Module):
         target_width: int,
         skip_connection: Tensor | None = None,
     ) -> Tensor:
-        """Compute what the block would, whose arguments these are, if it doubles the size."""
+        """Compute the output of the block, with its arguments, if it doubles the size."""
         planes = F.pixel_shuffle(self.early(feature_map), 2)
         if self.of_skip is not None:
             planes = planes[..., 1:-1, 1:-1] + self.of_skip(skip_connection)
