@@ -126,7 +126,7 @@ def test_an_installed_package_rejects_options_that_need_a_checkout(
     installed: Path, tmp_path: Path
 ) -> None:
     (packages,) = installed.glob('lib/python*/site-packages')
-    words = ['--json', tmp_path / 'way.json', '--end-to-end']
+    words = ['--json', tmp_path / 'latency.json', '--end-to-end']
     run = subprocess.run(
         [sys.executable, installed / 'lib' / 'surgseg_ros' / 'benchmark', *words],
         env={**os.environ, 'PYTHONPATH': str(packages)},

@@ -101,7 +101,7 @@ def _calibrate_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     # fmt: off
     add('--model', type=Path, required=True, metavar='DIR',
-        help='the model folder, whose model.json and card are rewritten')
+        help='the model folder, whose model.json and model card are rewritten')
     add('--calibration', type=Path, metavar='DATA_DIR',
         help='a data set that the model was not trained on (default: synthetic scenes, for a '
         'model that was trained on nothing else)')
@@ -161,7 +161,7 @@ def _read_frames(frames: Sequence[Frame]) -> Iterator[ValidationFrame]:
 
 
 def _write_calibrated(model: Path, before: ModelSpec, spec: ModelSpec) -> None:
-    """Write model.json, and the card unless it was edited."""
+    """Write model.json, and the model card unless it was edited."""
     path = model / README
     reported = path.read_text() if path.exists() else model_card(before)
     write_spec(model, spec)

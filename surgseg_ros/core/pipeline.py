@@ -178,7 +178,7 @@ class CameraPipeline:
         """
         Begin to run the pipeline on the next image of the camera, up to the mask.
 
-        Only a network on a GPU begins early, with a fixed roi; else everything is done here.
+        Only a network on a GPU begins early, with a fixed roi; else all work is done in this call.
 
         :param segmenter: the model; at most its `max_in_flight` images may be begun.
         :param frame: the image.

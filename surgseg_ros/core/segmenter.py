@@ -276,7 +276,7 @@ class Segmenter:
         :param confidence: see `segment_all`.
         :param grid_confidence: see `segment_all`.
         :return: a function that waits for the results of `segment_all`; to be called once, before
-            `max_in_flight` further calls of this method. Errors are raised here or there.
+            `max_in_flight` further calls of this method. Errors are raised by either.
         """
         batch = ImageBatch(images, rois or [None] * len(images), confidence, grid_confidence)
         if self._in_flight is None:

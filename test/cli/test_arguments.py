@@ -24,7 +24,7 @@ from surgseg_ros.cli import arguments
         (arguments.image_size, '1920X1080', (1920, 1080)),
         (arguments.topic_name, '/left/image_raw', '/left/image_raw'),
         (arguments.stamp_ns, '1700000000.123456789', 1_700_000_000_123_456_789),
-        (arguments.svg_file, 'plots/way.svg', Path('plots/way.svg')),
+        (arguments.svg_file, 'plots/latency.svg', Path('plots/latency.svg')),
     ],
 )
 def test_values_are_read(read: Callable[[str], Any], text: str, value: Any) -> None:

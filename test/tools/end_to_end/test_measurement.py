@@ -173,7 +173,7 @@ def test_three_variants_over_dds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     """Small images, few frames, no profile; some may be lost on a slow machine."""
     monkeypatch.setattr(benchmark, 'OVERHEAD_S', 1800.0)  # the machine may be busy
     model = write_tiny_model(tmp_path / 'model')
-    report, drawn = tmp_path / 'way.json', tmp_path / 'way.svg'
+    report, drawn = tmp_path / 'latency.json', tmp_path / 'latency.svg'
     status = benchmark_main(
         [
             *('--model', f'{model}', '--device', 'cpu', '--size', '128x96', '--threads', '1'),
@@ -199,7 +199,7 @@ def test_three_variants_over_dds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.timeout(1000)
 def test_two_cameras_over_dds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(benchmark, 'OVERHEAD_S', 900.0)
-    model, report = write_tiny_model(tmp_path / 'model'), tmp_path / 'way.json'
+    model, report = write_tiny_model(tmp_path / 'model'), tmp_path / 'latency.json'
     status = benchmark_main(
         [
             *('--model', f'{model}', '--device', 'cpu', '--size', '128x96', '--threads', '1'),
