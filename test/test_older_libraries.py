@@ -57,8 +57,8 @@ def test_all_names_exist_in_the_oldest_libraries(module):
 
 
 def test_the_syntax_is_that_of_python_3_10():
-    for path in SOURCES:
-        ast.parse(path.read_text(), str(path), feature_version=(3, 10))
+    trees = [ast.parse(path.read_text(), str(path), feature_version=(3, 10)) for path in SOURCES]
+    assert len(trees) > 100
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ def test_finds_a_reference_in_a_function_and_in_sparse_weights() -> None:
 
 def test_accepts_a_graph_that_contains_all_its_weights() -> None:
     held = tensor(external=False)
-    check_graph(serialized(graph(within('value', held), initializers=(held,))))
+    assert check_graph(serialized(graph(within('value', held), initializers=(held,)))) is None
 
 
 @given(st.binary(max_size=60))

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Round trips between CDR and images, for any size, padding and byte order."""
+"""Round trips between CDR and images of any size, padding and byte order; the converter in use."""
 
 import io
+import sys
 
 import cv2
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
+from surgseg_ros.messages.encodings import converter
 from surgseg_ros.messages.images import image_to_msg, rgb_from_msg
 from surgseg_ros.messages.serialization import (
     COMPRESSED_IMAGE,
@@ -173,3 +175,24 @@ def test_rejects_parameter_lists_and_other_representations(first):
     cdr = to_cdr(image_to_msg(noise(1, 4, 6, 3), header(5)))
     with pytest.raises(Exception, match='encapsulation'):
         from_cdr(first + cdr[2:], IMAGE)
+
+
+def test_cv_bridge_is_used_only_if_it_works(monkeypatch, tmp_path):
+    """A broken cv_bridge is not used, even one that crashes the process."""
+
+    def chosen(body: str) -> str:
+        (tmp_path / 'cv_bridge.py').write_text(body)
+        return converter.__wrapped__().__name__
+
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv('PYTHONPATH', str(tmp_path))
+    crash = 'import os, sys\nos.abort()'
+    assert chosen(crash) == 'message_to_cvimage'
+    works = (
+        'import numpy as np\n'
+        'class CvBridge:\n'
+        '    def imgmsg_to_cv2(self, message, encoding):\n'
+        '        return np.zeros((message.height, message.width, 3), np.uint8)\n'
+    )
+    assert chosen(works) == 'imgmsg_to_cv2'
+    del sys.modules['cv_bridge']

@@ -1,10 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How old a result may be, by the clock of receipt or of headers."""
+"""How old a result may be, by the clock of receipt or of headers, and its generation."""
+
+import threading
 
 import pytest
 
 from surgseg_ros.core.reasons import ReasonCode
-from surgseg_ros.node.freshness import HEADER, RECEIPT, Age, ResultPolicy, clock_warning, staleness
+from surgseg_ros.node.freshness import (
+    HEADER,
+    RECEIPT,
+    Age,
+    Generation,
+    ResultPolicy,
+    clock_warning,
+    staleness,
+)
 
 
 @pytest.mark.parametrize(
@@ -49,3 +59,32 @@ def test_implausible_stamps_are_reported_if_age_is_measured_by_headers(header_ms
     reason = clock_warning(Age(0, header_ms), ResultPolicy(age_source=source))
     assert (reason is not None) == bool(text)
     assert reason is None or (reason.code is ReasonCode.CLOCKS_DIFFER and text in reason.text)
+
+
+def test_a_result_of_an_older_generation_is_reported():
+    generation = Generation()
+    first = generation.advance()
+    with generation.held(first) as current:
+        assert current
+    generation.advance()
+    with generation.held(first) as current:
+        assert not current
+
+
+def test_a_generation_does_not_end_while_it_is_held():
+    """Nothing is published once a deactivation has begun."""
+    generation = Generation()
+    number = generation.advance()
+    ended = threading.Event()
+
+    def end():
+        generation.advance()
+        ended.set()
+
+    thread = threading.Thread(target=end)
+    with generation.held(number):
+        thread.start()
+        assert not ended.is_set()
+        assert generation.number == number
+    thread.join()
+    assert generation.number == number + 1

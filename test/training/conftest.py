@@ -24,6 +24,24 @@ def write_frame(video: Path, index: int, name: str = 'rgb/{:09d}.png') -> None:
         assert cv2.imwrite(str(path), array)
 
 
+@pytest.fixture
+def recipe() -> str:
+    """Return YAML settings for a small model and four steps."""
+    return """
+intended_use: demo
+encoder: resnet18
+options: {encoder_depth: 3, decoder_channels: [16, 8, 8]}
+input_size: [64, 96]
+crop_size: [64, 64]
+validation_share: 0.3
+batch_size: 2
+steps: 4
+validate_every: 2
+warm_up_steps: 1
+device: cpu
+"""
+
+
 @pytest.fixture(autouse=True)
 def always_one_thread(one_thread: None) -> None:
     """Train with one thread."""

@@ -14,24 +14,10 @@ from surgseg_ros.training.data import LEFT_OUT_FILE, Data
 
 main = verb('train')
 
-CONFIG = """
-intended_use: demo
-encoder: resnet18
-options: {encoder_depth: 3, decoder_channels: [16, 8, 8]}
-input_size: [64, 96]
-crop_size: [64, 64]
-validation_share: 0.3
-batch_size: 2
-steps: 4
-validate_every: 2
-warm_up_steps: 1
-device: cpu
-"""
-
 
 @pytest.fixture
-def given(tmp_path: Path, data: Path) -> list[str]:
-    (tmp_path / 'train.yaml').write_text(CONFIG)
+def given(tmp_path: Path, data: Path, recipe: str) -> list[str]:
+    (tmp_path / 'train.yaml').write_text(recipe)
     return ['--config', f'{tmp_path}/train.yaml', f'data={data}', f'output={tmp_path}/model']
 
 

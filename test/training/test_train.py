@@ -23,28 +23,12 @@ from surgseg_ros.training.dataset import find_samples
 
 main = verb('train')
 
-CONFIG = """
-data: {data}
-output: {output}
-name: tiny
-intended_use: demo
-encoder: resnet18
-options: {{encoder_depth: 3, decoder_channels: [16, 8, 8]}}
-input_size: [64, 96]
-crop_size: [64, 64]
-validation_share: 0.3
-batch_size: 2
-steps: 4
-validate_every: 2
-warm_up_steps: 1
-device: cpu
-"""
-
 
 @pytest.fixture
-def config(tmp_path, data):
+def config(tmp_path, data, recipe):
     path = tmp_path / 'train.yaml'
-    path.write_text(CONFIG.format(data=data, output=tmp_path / 'model'))
+    places = f'data: {data}\noutput: {tmp_path}/model\nname: tiny\n'
+    path.write_text(places + recipe)
     return path
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stages are timed in order, with a fake device."""
+"""Percentiles of times, and stages that are timed in order, with a fake device."""
 
 from types import SimpleNamespace
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from surgseg_ros.core import timing as module
-from surgseg_ros.core.timing import CudaStopwatch, Stopwatch, stopwatch
+from surgseg_ros.core.timing import CudaStopwatch, Stopwatch, percentiles, stopwatch
 
 
 def test_stages_on_the_host_add_up_to_the_total(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,3 +51,13 @@ def test_on_a_device_only_the_last_mark_is_waited_for(monkeypatch: pytest.Monkey
     assert not FakeEvent.waited_for
     assert watch.times_ms() == {'fit': 1.0, 'network': 1.0}
     assert FakeEvent.waited_for == FakeEvent.made[-1:]
+
+
+def test_percentiles_of_known_values() -> None:
+    assert percentiles(range(101)) == (50.0, 95.0, 99.0)
+    assert percentiles([3.0]) == (3.0, 3.0, 3.0)
+
+
+def test_rejects_an_empty_list() -> None:
+    with pytest.raises(ValueError, match='no frame was measured'):
+        percentiles([])
