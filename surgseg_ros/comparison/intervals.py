@@ -14,18 +14,16 @@ Consecutive frames of a recording are nearly identical, so they are not resample
 The percentiles are further out than the nominal confidence, since a few bags or blocks vary less
 than the population (Hesterberg 2015, the expanded percentile).
 
-The computation uses NumPy. SciPy would not simplify it: `scipy.stats.bootstrap` resamples single
-observations, neither blocks nor bags. It has the quantile of Student's distribution, but that
-alone does not justify another library on every robot; a test compares ours with it.
+`scipy.stats.bootstrap` is not used: it resamples single observations, neither blocks nor bags.
 """
 
 import math
 from collections.abc import Callable, Sequence
-from statistics import NormalDist
 from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtr, stdtrit
 
 CONFIDENCE: Final = 0.95
 RESAMPLES: Final = 4000
@@ -174,23 +172,5 @@ def are_many(bags: int) -> bool:
 def _tail(pieces: int) -> float:
     """Expand the percentiles, more for fewer pieces: Hesterberg 2015, section 5.3."""
     pieces = max(pieces, MANY_BAGS)
-    spread = math.sqrt(pieces / (pieces - 1)) * t_quantile((1 + CONFIDENCE) / 2, pieces - 1)
-    return NormalDist().cdf(-spread)
-
-
-def t_quantile(probability: float, freedom: int) -> float:
-    """
-    Compute a quantile of Student's distribution: Abramowitz and Stegun 1964, 26.7.5.
-
-    :param probability: between 0 and 1.
-    :param freedom: degrees of freedom, at least five; then the result is accurate to 0.1 %.
-    :return: the quantile.
-    """
-    z = NormalDist().inv_cdf(probability)
-    terms = (
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
-    )
-    return float(z + sum(term / freedom**power for power, term in enumerate(terms, 1)))
+    spread = math.sqrt(pieces / (pieces - 1)) * stdtrit(pieces - 1, (1 + CONFIDENCE) / 2)
+    return float(ndtr(-spread))

@@ -3,7 +3,7 @@
 
 import numpy as np
 import pytest
-from scipy.stats import t
+from scipy.stats import norm, t
 
 from surgseg_ros.comparison import intervals
 
@@ -114,6 +114,7 @@ def test_a_statistic_undefined_in_some_resamples_uses_the_others():
     assert np.isnan(intervals.interval_over_bags([nothing], ratio, rng)).all()
 
 
-@pytest.mark.parametrize('freedom', [5, 7, 12, 100])
-def test_quantiles_of_student(freedom):
-    assert intervals.t_quantile(0.975, freedom) == pytest.approx(t.ppf(0.975, freedom), rel=1e-3)
+@pytest.mark.parametrize(('pieces', 'counted'), [(2, 6), (6, 6), (8, 8), (101, 101)])
+def test_few_bags_or_blocks_widen_the_interval(pieces, counted):
+    widened = np.sqrt(counted / (counted - 1)) * t.ppf(0.975, counted - 1)
+    assert intervals._tail(pieces) == pytest.approx(norm.cdf(-widened))
