@@ -143,7 +143,7 @@ def test_error_names_a_folder_without_a_model(tmp_path: Path) -> None:
         surgseg_ros.Segmenter.load(tmp_path)
 
 
-def test_a_former_name_still_works_and_says_what_it_is_now() -> None:
+def test_a_former_name_still_works_and_names_the_present_one() -> None:
     with pytest.warns(DeprecationWarning, match='least_distances is now min_distances'):
         former = surgseg_ros.least_distances
     assert former is surgseg_ros.min_distances

@@ -130,7 +130,7 @@ def open_files():
 
 
 @pytest.mark.parametrize('error', [KeyboardInterrupt, ValueError])
-def test_an_error_here_ends_both_processes_and_lets_them_clean_up(error, tmp_path):
+def test_an_error_in_this_process_ends_both_and_lets_them_clean_up(error, tmp_path):
     def items():
         with closing(produced(functools.partial(noted, 10**9, tmp_path / 'a'), 4)) as source:
             for number, (_, array) in enumerate(source):

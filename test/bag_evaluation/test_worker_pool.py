@@ -74,7 +74,7 @@ def test_without_processes_a_call_is_made_when_its_result_is_requested():
         assert result()[0] == os.getpid()
 
 
-def test_the_work_of_a_killed_process_is_done_here(caplog):
+def test_the_work_of_a_killed_process_is_done_in_this_one(caplog):
     caplog.set_level(logging.INFO)  # other libraries raise the level of the root logger
     with WorkerPool(1) as pool:
         pending = [pool.begin(die_at, n, os.getpid(), np.ones(2)) for n in range(12)]

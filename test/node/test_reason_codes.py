@@ -228,7 +228,7 @@ def test_each_code_can_be_produced(code):
     assert [reason.code for reason in PRODUCED[code]()] == [code]
 
 
-def test_every_code_has_a_way_to_produce_it():
+def test_every_code_can_be_produced():
     assert PRODUCED.keys() | OVER_DDS == set(ReasonCode)
     assert not PRODUCED.keys() & OVER_DDS
 

@@ -142,7 +142,7 @@ def test_noise_has_the_requested_strength():
     assert 2 < np.mean(deviations) < 4
 
 
-def test_stretch_changes_the_aspect_ratio_both_ways_up_to_the_limit():
+def test_stretch_changes_the_aspect_ratio_in_both_directions_up_to_the_limit():
     mask = cv2.circle(np.zeros((128, 160), np.uint8), (80, 64), 20, (1,), -1)
     image = np.zeros((128, 160, 3), np.uint8)
     stretched = replace(NOTHING, stretch=0.8)

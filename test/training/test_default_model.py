@@ -37,7 +37,7 @@ def test_scores_are_well_above_the_floor():
         assert found[label - 1] >= 0.4, label
 
 
-def test_the_card_has_scores_on_real_operations_with_their_floors():
+def test_the_model_card_has_scores_on_real_operations_with_their_floors():
     spec, model_card = read_model(MODEL)[0], (MODEL / 'README.md').read_text()
     for name in ('sar_rarp50', 'endovis18', 'endovis17'):
         scores = spec.scores[name]
@@ -46,7 +46,7 @@ def test_the_card_has_scores_on_real_operations_with_their_floors():
         assert scores['tools_iou'] >= 0.35
 
 
-def test_the_card_names_each_class_that_the_model_does_not_find():
+def test_the_model_card_names_each_class_that_the_model_does_not_find():
     spec, model_card = read_model(MODEL)[0], (MODEL / 'README.md').read_text()
     text = model_card[model_card.index('## What it does not find') :].lower()
     found = spec.scores['unseen_scenes']['raw']['present_class_IoU']

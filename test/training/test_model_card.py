@@ -56,7 +56,7 @@ SPEC = ModelSpec(
 )
 
 
-def test_card_with_all_facts():
+def test_model_card_with_all_facts():
     text = model_card(SPEC)
     for part in (
         '# a model',
@@ -117,19 +117,19 @@ def test_the_origin_of_the_encoder_is_named_with_its_license():
     assert named in model_card(dataclasses.replace(SPEC, training=later))
 
 
-def test_card_of_a_demo_model_says_so():
+def test_model_card_of_a_demo_model_states_its_use():
     text = model_card(dataclasses.replace(SPEC, intended_use='demo'))
     assert 'knows synthetic scenes and nothing else' in text
     assert 'For research only' not in text
 
 
-def test_card_of_a_model_of_synthetic_scenes_says_so():
+def test_model_card_of_a_model_of_synthetic_scenes_states_it():
     text = model_card(dataclasses.replace(SPEC, intended_use='synthetic'))
     assert 'it has not seen one image of surgery' in text
     assert 'For research only' in text
 
 
-def test_card_warns_of_a_split_by_frame():
+def test_model_card_warns_of_a_split_by_frame():
     text = model_card(dataclasses.replace(SPEC, training={**TRAINING, 'split': 'frame'}))
     assert '**The split is by frame**' in text
 
@@ -154,7 +154,7 @@ def test_a_few_numbers_are_a_list():
     assert '## Scores: validation\n- mIoU: 0.500\n- frames: 3' in text
 
 
-def test_an_older_model_has_a_card():
+def test_an_older_model_has_a_model_card():
     folder = Path(__file__).resolve().parents[2] / 'models/default'
     spec = read_spec(folder)
     assert f'{spec.scores["unseen_scenes"]["raw"]["mIoU"]:.3f}' in model_card(spec)

@@ -124,7 +124,7 @@ def test_training_learns_to_segment_a_bright_bar(tmp_path, config):
     assert scores['raw']['present_class_IoU'][2] > 0.5
 
 
-def test_a_cpu_without_bfloat16_trains_in_float32_and_says_so(
+def test_a_cpu_without_bfloat16_trains_in_float32_and_reports_it(
     tmp_path, config, monkeypatch, caplog
 ):
     caplog.set_level(logging.WARNING)
