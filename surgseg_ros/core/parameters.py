@@ -169,9 +169,8 @@ TABLE: Final = (
     Parameter(
         'pairing',
         AUTO,
-        'auto: of two cameras, the newest pair of images is taken, those whose stamps belong '
-        'together; none: the newest image of each camera in turn, as with any other number of '
-        'cameras.',
+        'auto: with two cameras, the newest pair of images with matching stamps is processed; '
+        'none: the newest image of each camera in turn, as with any other number of cameras.',
         choices=PAIRINGS,
     ),
     Parameter(
@@ -185,7 +184,7 @@ TABLE: Final = (
         'pair_wait_ms',
         30,
         'Pairs: how long an image waits for that of the other camera, in milliseconds from its '
-        'receipt, before it is taken alone.',
+        'receipt, before it is processed alone.',
         (0, 10_000),
     ),
     Parameter(
@@ -237,8 +236,8 @@ TABLE: Final = (
     Parameter(
         'min_detection_score',
         0.0,
-        'Minimum score of an instrument; one below it is left out of all topics but the masks and '
-        'the confidence, which do not change. 0: off.',
+        'Minimum score of an instrument; those below it are left out of all topics except the '
+        'masks and the confidence, which do not change. 0: off.',
         (0.0, 1.0),
         live=True,
         offline=True,
@@ -262,7 +261,7 @@ TABLE: Final = (
         'track_lost_ms',
         DEFAULT_TRACK_LOST_MS,
         'Milliseconds for which an instrument may be out of sight and keep its id, 10 times as '
-        'long while other instruments cover it; 0: not even for one image.',
+        'long while other instruments cover it; 0: it loses its id at once.',
         (0, LONGEST_LOSS_MS),
         offline=True,
     ),
