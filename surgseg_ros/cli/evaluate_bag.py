@@ -151,7 +151,7 @@ def _add_execution(parser: argparse.ArgumentParser) -> None:
         help='fixed: that of --roi; auto: found in the images, by the edges of black borders '
         f'(default: {ROI_FIXED})')
     add('--least-area', type=fraction, metavar='SHARE',
-        help="least share of the image's area of a detection (default: the node's, "
+        help="minimum area of a detection, as a share of the image's (default: the node's, "
         f'{DEFAULTS["least_area"]:g})')
     add('--device', help='auto, cpu, cuda or cuda:N (default: auto)')
     add('--runtime', choices=(AUTO, *RUNTIMES), help='default: auto')

@@ -172,7 +172,7 @@ def _compare(
 def _refusal(share: float, images: str) -> dict[str, Any]:
     return {
         'refusal': f'OpenVINO finds the class of PyTorch in {100 * share:.2f} % of the pixels of '
-        f'{images}, and {100 * MIN_CLASS_AGREEMENT:g} % is the least'
+        f'{images}; at least {100 * MIN_CLASS_AGREEMENT:g} % are required'
     }
 
 
