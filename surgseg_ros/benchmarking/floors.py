@@ -140,7 +140,7 @@ def measure_rates(
     and then small products are tried.
 
     :param device: the CPU or a CUDA device.
-    :param report: called with what is being measured.
+    :param report: called with a text on the current measurement.
     :return: its rates.
     """
     matrix, not_measured = {}, {}

@@ -211,7 +211,7 @@ class _OneModel:
 
 
 class _Serializer:
-    """Serializes what the node publishes without subscribers of confidence and overlay."""
+    """Serializes the messages of a node without subscribers of confidence and overlay."""
 
     def topics(self) -> list[str]:
         return []

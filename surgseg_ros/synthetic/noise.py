@@ -144,7 +144,7 @@ class Wander:
     A value that drifts smoothly between two bounds.
 
     :param rng: source of its amplitudes, periods and phases.
-    :param low: the least value.
+    :param low: the minimum.
     :param high: the greatest value.
     :param period_s: approximate duration of one cycle.
     """
@@ -174,7 +174,7 @@ def still(rng: Generator, low: float, high: float, share: float, period_s: float
     Choose a value between two bounds that drifts within only a share of the range.
 
     :param rng: source of the choice.
-    :param low: the least value.
+    :param low: the minimum.
     :param high: the greatest value.
     :param share: how much of the range the motion takes, 0 to 1.
     :param period_s: approximate duration of one cycle.

@@ -41,7 +41,7 @@ class Folder:
     samples: tuple[Sample, ...]
 
     def __call__(self) -> Iterator[ValidationFrame]:
-        """Decode the frames, one by one."""
+        """Decode the frames, one at a time."""
         for sample in self.samples:
             yield sample.video, *sample.read()
 

@@ -190,7 +190,7 @@ def _train(options: argparse.Namespace) -> tuple[ModelSpec, dict[str, Tensor]]:
 
 
 _OF_A_RUN: Final = ('recipe', 'training_videos', 'training_frames', 'averaged_steps')
-"""What the model's specification records of each run that is averaged with the first."""
+"""The keys of each run that is averaged with the first, in the model's specification."""
 
 _HAS_BLENDER: Final = """
 import importlib.util, sys
@@ -308,7 +308,7 @@ def _finish(
 
 def without_folders(training: Mapping[str, Any]) -> dict[str, Any]:
     """
-    Reduce the paths of recipes to their last names: folders of this machine help nobody else.
+    Reduce the paths of recipes to their last names: other machines lack the folders of this one.
 
     :param training: `training` of a model.json.
     :return: the same, with the names.

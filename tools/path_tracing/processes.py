@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Renders scenes in one process after another, and goes on after one that fails."""
+"""Renders scenes in one process after another, and continues after one that fails."""
 
 import time
 from typing import Final

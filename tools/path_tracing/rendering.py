@@ -90,7 +90,7 @@ class MaskError(RuntimeError):
 
 class Renderer:
     """
-    Blender with one piece of tissue, of which shots are rendered one by one.
+    Blender with one piece of tissue, of which shots are rendered one at a time.
 
     :param tissue: the tissue.
     :param quality: how to render.
@@ -193,7 +193,7 @@ class Renderer:
 
 
 def _configure(scene: Any, quality: Quality, file: Path) -> None:
-    """Set what is the same for all shots."""
+    """Set everything that is the same for all shots."""
     scene.render.engine = 'CYCLES'
     for name, value in _CYCLES.items():
         setattr(scene.cycles, name, value)

@@ -50,7 +50,7 @@ _STEEPER: Final = 0.1
 @dataclass(frozen=True, eq=False)
 class Shot:
     """
-    What is in an image, apart from the tissue.
+    The content of an image, apart from the tissue.
 
     :param view: the camera over the tissue.
     :param parts: instruments and objects.
@@ -126,7 +126,7 @@ def draw_bare_shot(rng: Generator, tissue: Tissue) -> Shot:
     else:
         view, parts = draw_near_view(rng, tissue), []
     lighting = draw_lighting(rng, view)
-    if rng.random() < 0.6:  # in focus is what is behind, or nothing
+    if rng.random() < 0.6:  # the plane of focus is behind the tissue
         focus, radius = view.focus_cm * rng.uniform(1.2, 4), float(rng.uniform(0.03, 0.12))
         lighting = replace(lighting, focus_cm=focus, lens_radius_cm=radius)
     return Shot(view, parts, lighting)

@@ -17,7 +17,7 @@ from tools.path_tracing.tissue_relief import BARE_SITES, HALF_SIDE_CM, Relief, d
 from tools.path_tracing.transforms import Points, Vector, unit
 
 _MESH_SIDE: Final = 330
-"""Vertices along a side of the mesh; what is finer is in the normals of its material."""
+"""Vertices along a side of the mesh; finer relief is in the normals of its material."""
 
 _RAY_STEP_CM: Final = 0.05
 _RAY_RANGE_CM: Final = (0.3, 40.0)

@@ -57,7 +57,7 @@ _SITE_WEIGHTS: Final = (
 """Names from which the site is drawn: the pelvis, where SAR-RARP50 was recorded, most often."""
 
 BARE_SITES: Final = ('white', 'white', 'pale', 'pale', 'pink', 'organ', 'pelvis', 'red')
-"""The same for tissue without instruments: pale tissue is what is taken for a shaft."""
+"""The same for tissue without instruments: the network takes pale tissue for a shaft."""
 
 _WITH_ORGANS: Final = ('organ', 'pale', 'white')
 """Sites with two to six organs; others have three at most."""
