@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument('kind', choices=checks.TYPES)
     parser.add_argument('seconds', type=int)
     parser.add_argument('seed', type=int)
-    parser.add_argument('found', help='folder for the messages that are found')
+    parser.add_argument('found', help='prefix of the files of messages that are found')
     parser.add_argument('corpus', nargs='+', type=Path, help='the first grows')
     given = parser.parse_args()
     _instrument_generated_code(checks.TYPES.values())
