@@ -12,10 +12,10 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from surgseg_ros.bag_evaluation.bag_scan import bag_files, fingerprint, reported
+from surgseg_ros.bag_evaluation.bag_scan import bag_files, error_text, fingerprint
 from surgseg_ros.bag_evaluation.frames import Options
 from surgseg_ros.bag_evaluation.results import FORMAT, BagResult, merge
-from surgseg_ros.bag_evaluation.runners import Done, Job, Outcome, Runner, clear
+from surgseg_ros.bag_evaluation.runners import Job, JobResult, Outcome, Runner, remove_output
 from surgseg_ros.bag_evaluation.stages import WorkerError
 from surgseg_ros.bags.reading import BagError
 from surgseg_ros.bags.sources import METADATA_FILE, STORAGES, storage_ending
@@ -168,7 +168,7 @@ class Store:
             (self._folder / _THREADS).unlink(missing_ok=True)
             remove_empty([self._folder])  # unless it has other files
 
-    def load(self, key: str) -> Done | None:
+    def load(self, key: str) -> JobResult | None:
         """
         Load a result.
 
@@ -182,9 +182,9 @@ class Store:
             numbers, model = json.loads(bytes(file['json']))
             columns = zip(*(file[name] for name in _COUNTS), strict=True)
             counts = [FrameCounts(a, b, c, bool(missing)) for a, b, c, missing in columns]
-        return Done(BagResult(numbers, counts), model)
+        return JobResult(BagResult(numbers, counts), model)
 
-    def save(self, key: str, done: Done) -> None:
+    def save(self, key: str, done: JobResult) -> None:
         """
         Save a result.
 
@@ -237,7 +237,7 @@ def run(
             if isinstance(outcome, BagError | WorkerError):
                 unreadable[job.name] = _reason(outcome, job)
                 if job.output:
-                    clear(job.output)  # a killed process could not
+                    remove_output(job.output)  # a killed process could not
             elif isinstance(outcome, Exception):
                 raise outcome
             else:
@@ -254,7 +254,7 @@ def run(
 
 def _reason(error: BagError | WorkerError, job: Job) -> str:
     if isinstance(error, BagError):
-        return reported(error, job.bag)
+        return error_text(error, job.bag)
     return f'bag {job.bag.name!r} was not evaluated: {error}'
 
 
@@ -270,14 +270,14 @@ def _outcomes(
     def clean_up() -> None:  # killed processes could not
         for job, _, _ in todo:
             if job.output:
-                clear(job.output)
+                remove_output(job.output)
         remove_empty(new_folders)
 
     with cleaned_up(clean_up), closing(runner([task.job for task in todo])) as outcomes:
         yield outcomes
 
 
-def _finished(tasks: Sequence[Task], store: Store | None) -> dict[str, Done]:
+def _finished(tasks: Sequence[Task], store: Store | None) -> dict[str, JobResult]:
     """Load results of an earlier run; move outputs into place that it did not move."""
     done = {}
     for job, output, key in tasks:
@@ -291,7 +291,7 @@ def _finished(tasks: Sequence[Task], store: Store | None) -> dict[str, Done]:
     return done
 
 
-def _store_result(task: Task, done: Done, store: Store | None) -> None:
+def _store_result(task: Task, done: JobResult, store: Store | None) -> None:
     """Save a result first, then move its bag into place: `_finished` handles a stop in between."""
     if store is not None:
         store.save(task.key, done)
@@ -299,7 +299,7 @@ def _store_result(task: Task, done: Done, store: Store | None) -> None:
         task.job.output.rename(task.output)
 
 
-def _model(done: Mapping[str, Done]) -> dict[str, Any] | None:
+def _model(done: Mapping[str, JobResult]) -> dict[str, Any] | None:
     """Describe the model that made the masks; machines of a cluster may run it differently."""
     models = [done[name].model for name in sorted(done)]
     joined = {

@@ -67,8 +67,8 @@ def match(images: Stamps, others: Stamps, tolerance_ns: int = 0) -> Matching:
     :param tolerance_ns: largest difference of stamps.
     :return: the matching.
     """
-    image_at, unusable = _clear(images)
-    other_at, own_unusable = _clear(others)
+    image_at, unusable = _unique(images)
+    other_at, own_unusable = _unique(others)
     free = sorted(image_at)
     pairs = sorted(
         (abs(stamp - near), near, stamp)
@@ -88,7 +88,7 @@ def match(images: Stamps, others: Stamps, tolerance_ns: int = 0) -> Matching:
     return Matching(of_image, len(others) - len(of_image) - ambiguous, ambiguous)
 
 
-def _clear(stamps: Stamps) -> tuple[dict[int, int], Counter[int]]:
+def _unique(stamps: Stamps) -> tuple[dict[int, int], Counter[int]]:
     """Return the indices of unique stamps, and how often the others occur."""
     known = Counter(stamp for stamp in stamps if stamp is not None)
     unusable = Counter({stamp: n for stamp, n in known.items() if n > 1 or stamp == 0})
@@ -194,7 +194,7 @@ def bag_files(path: Path) -> list[Path]:
     return sorted(x for x in found if x.is_file())
 
 
-def reported(error: BagError, path: Path) -> str:
+def error_text(error: BagError, path: Path) -> str:
     """
     Describe an error of a bag without the bag's path on this machine.
 

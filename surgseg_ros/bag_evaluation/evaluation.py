@@ -19,9 +19,9 @@ from surgseg_ros.bag_evaluation.bag_scan import (
     Matching,
     TopicMessages,
     check_topics,
+    error_text,
     identify,
     match,
-    reported,
     scan_bag,
     write_recorded,
 )
@@ -221,7 +221,7 @@ def _read(path: Path, options: Options, accumulator: FrameAccumulator, places: _
                     mask = _mask(cdr, bag.topics[topic].type_name, size)
                     _take(accumulator, place, mask, is_prediction)
         except BagError as error:
-            accumulator.damage = reported(error, path)
+            accumulator.damage = error_text(error, path)
 
 
 def _mask(

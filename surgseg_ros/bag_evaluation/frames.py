@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from surgseg_ros.bag_evaluation.bag_scan import reported
+from surgseg_ros.bag_evaluation.bag_scan import error_text
 from surgseg_ros.bag_evaluation.findings import Findings, find, without_confidence
 from surgseg_ros.bag_evaluation.worker_pool import WorkerPool
 from surgseg_ros.bags.reading import Bag, BagError
@@ -241,7 +241,7 @@ def _read(
                     truths += 1
                 watch = Stopwatch()
         except BagError as error:
-            text = reported(error, path)
+            text = error_text(error, path)
             yield lambda: Truncated(text)
 
 

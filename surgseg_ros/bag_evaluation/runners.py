@@ -46,7 +46,7 @@ class Job(NamedTuple):
     options: Options
 
 
-class Done(NamedTuple):
+class JobResult(NamedTuple):
     """
     The outcome of a job.
 
@@ -58,7 +58,7 @@ class Done(NamedTuple):
     model: dict[str, Any] | None
 
 
-def do(job: Job, *, progress: bool = False) -> Done:
+def run_job(job: Job, *, progress: bool = False) -> JobResult:
     """
     Evaluate a bag in this process.
 
@@ -71,16 +71,16 @@ def do(job: Job, *, progress: bool = False) -> Done:
     options = job.options
     video = folder_of(options.instruments, job.name) if options.instruments else None
     if options.model is None:
-        return Done(score_recorded(job.bag, options, video), None)
+        return JobResult(score_recorded(job.bag, options, video), None)
     if job.output is not None:
-        clear(job.output)
+        remove_output(job.output)
     keep_freed()
     if options.threads:
         torch.set_num_threads(options.threads)
     how = options.device, options.runtime, options.precision, options.threads
     segmenter = _segmenter(options.model, *how)
     result = evaluate(job.bag, job.output, segmenter, options, video, progress=progress)
-    return Done(result, {**segmenter.described(), 'threads': torch.get_num_threads()})
+    return JobResult(result, {**segmenter.described(), 'threads': torch.get_num_threads()})
 
 
 @functools.lru_cache(maxsize=1)
@@ -91,7 +91,7 @@ def _segmenter(folder: Path, device: str, runtime: str, precision: str, threads:
     return segmenter
 
 
-def clear(output: Path) -> None:
+def remove_output(output: Path) -> None:
     """
     Remove the files of an attempt: the bag, and its temporary folders.
 
@@ -109,7 +109,7 @@ _TIMEOUT_S: Final = 10.0
 
 RAY_REMEDY: Final = "install it (pip install 'ray>=2.40'), or leave out --ray"
 
-Outcome = tuple[Job, Done | Exception]
+Outcome = tuple[Job, JobResult | Exception]
 Runner = Callable[[Sequence[Job]], Generator[Outcome, None, None]]
 
 
@@ -122,7 +122,7 @@ def run_serial(jobs: Sequence[Job]) -> Generator[Outcome, None, None]:
     """
     for job in jobs:
         try:
-            yield job, do(job, progress=True)
+            yield job, run_job(job, progress=True)
         except Exception as error:  # one bag must not stop the others
             yield job, error
 
@@ -139,10 +139,10 @@ def in_processes(workers: int) -> Runner:
         slots = [_Slot() for _ in range(workers)]
         free = list(slots)
 
-        def work(job: Job) -> Done:
+        def work(job: Job) -> JobResult:
             slot = free.pop()
             try:
-                return slot.do(job)
+                return slot.run(job)
             finally:
                 free.append(slot)
 
@@ -170,11 +170,11 @@ class _Slot:
         self._pool = self._new_pool()
         self._is_ended = False
 
-    def do(self, job: Job) -> Done:
+    def run(self, job: Job) -> JobResult:
         for _ in range(ATTEMPTS):
             try:
                 with ignore_terminal_signals():
-                    done = self._pool.submit(do, job)
+                    done = self._pool.submit(run_job, job)
                 return done.result()
             except BrokenProcessPool:
                 if self._is_ended:
@@ -218,14 +218,14 @@ def on_ray(address: str) -> Runner:
         ray.init(address=address, log_to_driver=False)
         try:
             options = jobs[0].options
-            gpus = options.device != 'cpu' and ray.cluster_resources().get('GPU', 0) > 0
+            gpus = int(options.device != 'cpu' and ray.cluster_resources().get('GPU', 0) > 0)
             cores = max(1, options.threads)
-            task = ray.remote(max_retries=ATTEMPTS - 1, num_cpus=cores, num_gpus=int(gpus))(do)
+            task = ray.remote(max_retries=ATTEMPTS - 1, num_cpus=cores, num_gpus=gpus)(run_job)
             pending = {task.remote(job): job for job in jobs}
             while pending:
                 (ready,), _ = ray.wait(list(pending), num_returns=1)
                 try:
-                    outcome: Done | Exception = ray.get(ready)
+                    outcome: JobResult | Exception = ray.get(ready)
                 except ray.exceptions.RayTaskError as error:  # the task raised it
                     outcome = error
                 except ray.exceptions.RayError as error:  # its worker died too often

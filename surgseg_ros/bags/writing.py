@@ -28,7 +28,7 @@ from rosbags.rosbag2.storage_sqlite3 import Sqlite3Writer
 
 from surgseg_ros.bags.definitions import TYPE_HASH_KEY
 from surgseg_ros.bags.sources import STORAGES, BagError
-from surgseg_ros.core.files import workshop
+from surgseg_ros.core.files import hidden_folder
 from surgseg_ros.core.stereo_calibration import CameraInfo
 from surgseg_ros.messages.images import JPEG_QUALITY, image_to_jpeg, image_to_msg, mask_to_png
 from surgseg_ros.messages.serialization import TYPES, camera_info_to_msg, header, to_cdr
@@ -163,7 +163,7 @@ class BagWriter:
         self._refuse_to_overwrite()
         # rosbags names the file in the folder after the folder.
         name = self.path.stem if self.path.suffix in STORAGES else self.path.name
-        with workshop(self.path) as folder:
+        with hidden_folder(self.path) as folder:
             made = folder / name
             writer = FolderWriter(made, version=_FORMAT_VERSION, storage_plugin=self._storage)
             if self._packed:

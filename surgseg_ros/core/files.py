@@ -163,7 +163,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 @contextmanager
-def workshop(path: Path) -> Iterator[Path]:
+def hidden_folder(path: Path) -> Iterator[Path]:
     """
     Yield a hidden temporary folder next to a path, for files that are then moved to the path.
 
@@ -213,7 +213,7 @@ def new_folder(path: Path) -> Iterator[Path]:
         with _unfinished_at(path, keep=True):
             yield path
         return
-    with workshop(path) as folder:
+    with hidden_folder(path) as folder:
         made = folder / 'made'  # mkdtemp's folder is private to this user
         made.mkdir()
         yield made

@@ -23,7 +23,7 @@ from surgseg_ros.core.geometry import find_geometries
 from surgseg_ros.core.keypoints import Geometry, Keypoint, KeypointKind
 from surgseg_ros.core.segmentation import Points, Roi
 from surgseg_ros.core.stereo_calibration import StereoCalibration, StereoError
-from surgseg_ros.core.stereo_outlines import Outline, Shift, find_outline, fit_shift
+from surgseg_ros.core.stereo_outlines import Disparity, Outline, find_outline, fit_disparity
 
 DEPTHS_M: Final = (0.01, 0.5)
 """Working distances of an endoscope; matches at other depths are rejected."""
@@ -210,15 +210,16 @@ def _cost(calibration: StereoCalibration, one: _Sighting, two: _Sighting, sign: 
         return math.inf
     sigma = math.hypot(one.raw_tip.sigma_px, two.raw_tip.sigma_px, _ROW_PX)
     near, far = (calibration.disparity_px(depth) for depth in DEPTHS_M)
-    shift = sign * math.copysign(1.0, near) * float(one.tip[0] - two.tip[0])
-    if not abs(far) - _GATE * sigma <= shift <= abs(near):
+    disparity = sign * math.copysign(1.0, near) * float(one.tip[0] - two.tip[0])
+    if not abs(far) - _GATE * sigma <= disparity <= abs(near):
         return math.inf
     turn = math.remainder(one.angle_rad - two.angle_rad, 2 * math.pi)
     apart = (
         (one.tip[1] - two.tip[1]) / sigma,
         turn / math.hypot(_ANGLE_RAD, one.angle_sigma_rad, two.angle_sigma_rad),
         math.log(one.width_px / two.width_px) / _LOG_WIDTH,
-        max(0.0, abs(far) - shift) / sigma,  # reveals swapped images even if tips are uncertain
+        # Reveals swapped images even if tips are uncertain.
+        max(0.0, abs(far) - disparity) / sigma,
     )
     return sum(value**2 for value in apart) if max(map(abs, apart)) < _GATE else math.inf
 
@@ -230,18 +231,18 @@ def _locate(
     two: _Sighting,
 ) -> LocatedInstrument | None:
     """Triangulate a pair; None if its depth is too uncertain."""
-    shift = _shift(calibration, results, one, two)
-    if shift is None:
+    disparity = _disparity(calibration, results, one, two)
+    if disparity is None:
         return None
     near, far = (calibration.disparity_px(depth) for depth in DEPTHS_M)
-    if not abs(far) <= abs(shift.disparity_px) <= abs(near) or (
-        shift.disparity_px * near < 0 or abs(shift.disparity_px) < _GATE * shift.sigma_px
+    if not abs(far) <= abs(disparity.px) <= abs(near) or (
+        disparity.px * near < 0 or abs(disparity.px) < _GATE * disparity.sigma_px
     ):
         return None
-    slope, slope_sigma = _slope(calibration, one, two, shift.disparity_px)
-    means = np.array([*one.tip, shift.disparity_px, one.angle_rad, slope])
+    slope, slope_sigma = _slope(calibration, one, two, disparity.px)
+    means = np.array([*one.tip, disparity.px, one.angle_rad, slope])
     tip_sigma = one.raw_tip.sigma_px
-    sigmas = [tip_sigma, tip_sigma, shift.sigma_px, one.angle_sigma_rad, slope_sigma]
+    sigmas = [tip_sigma, tip_sigma, disparity.sigma_px, one.angle_sigma_rad, slope_sigma]
     pose = triangulate(calibration, one.end, means, np.array(sigmas))
     score = min(one.instrument.score, two.instrument.score)
     return LocatedInstrument(one.instrument, score, *pose)
@@ -288,12 +289,12 @@ def _pose(calibration: StereoCalibration, end: Points, values: Points) -> Points
     return np.concatenate([calibration.place_m(tip, disparity), axis / np.linalg.norm(axis)])
 
 
-def _shift(
+def _disparity(
     calibration: StereoCalibration,
     results: tuple[CameraResult, CameraResult],
     one: _Sighting,
     two: _Sighting,
-) -> Shift | None:
+) -> Disparity | None:
     """Find the disparity of the tip from the outlines around it."""
     outlines = []
     for camera, (result, sighting) in enumerate(zip(results, (one, two))):
@@ -308,7 +309,7 @@ def _shift(
     prior = float(one.tip[0] - two.tip[0]), math.hypot(one.raw_tip.sigma_px, two.raw_tip.sigma_px)
     direction = np.array([math.cos(one.angle_rad), math.sin(one.angle_rad)])
     first, second = outlines
-    return fit_shift(first, second, one.tip, direction, prior, 1 / calibration.focal_px[0])
+    return fit_disparity(first, second, one.tip, direction, prior, 1 / calibration.focal_px[0])
 
 
 def _slope(

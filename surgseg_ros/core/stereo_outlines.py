@@ -54,15 +54,15 @@ class Outline(NamedTuple):
     normals: Points
 
 
-class Shift(NamedTuple):
+class Disparity(NamedTuple):
     """
     The disparity between two outlines.
 
-    :param disparity_px: disparity at the tip.
+    :param px: disparity at the tip, in pixels.
     :param sigma_px: its standard deviation.
     """
 
-    disparity_px: float
+    px: float
     sigma_px: float
 
 
@@ -113,14 +113,14 @@ def _outline_of(area: NDArray[np.uint8]) -> Outline:
     return Outline(points[sharp], normals[sharp] / lengths[sharp, None])
 
 
-def fit_shift(
+def fit_disparity(
     first: Outline,
     second: Outline,
     place: Points,
     direction: Points,
     prior_px: tuple[float, float],
     slope_sigma: float,
-) -> Shift | None:
+) -> Disparity | None:
     """
     Fit the disparity of an outline, which may change linearly in one direction.
 
@@ -152,7 +152,7 @@ def fit_shift(
         if not state.improve(sample.normals[kept, :1] * along[kept], rest[kept], step):
             return None
     off = abs(state.values[0] - prior_px[0]) > _AGREE * prior_px[1]
-    return None if off or kept.mean() < _MIN_SHARE else state.shift()
+    return None if off or kept.mean() < _MIN_SHARE else state.disparity()
 
 
 class _Fit:
@@ -177,7 +177,7 @@ class _Fit:
         self.values = self.values + np.linalg.solve(self._information, slopes)
         return True
 
-    def shift(self) -> Shift:
+    def disparity(self) -> Disparity:
         """Return the disparity and its standard deviation."""
         variance = float(np.linalg.inv(self._information)[0, 0])
-        return Shift(float(self.values[0]), math.sqrt(variance))
+        return Disparity(float(self.values[0]), math.sqrt(variance))

@@ -137,7 +137,7 @@ class Outputs:
         while self._results:
             self._node.destroy_lifecycle_publisher(self._results.popitem()[1])
 
-    def announce(self, now_ns: int) -> None:
+    def publish_label_info(self, now_ns: int) -> None:
         """
         Publish the names of the labels once; the topic is latched.
 

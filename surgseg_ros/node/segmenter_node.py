@@ -196,7 +196,7 @@ class SegmenterNode(LifecycleNode):
         generation = self._generation.advance()
         for channel in self._channels:
             channel.health.activate(time.monotonic_ns(), self._models.degraded_reasons())
-            channel.outputs.announce(self.get_clock().now().nanoseconds)
+            channel.outputs.publish_label_info(self.get_clock().now().nanoseconds)
         super().on_activate(state)
         self._subscribers = tuple(
             self._make_subscriber(index, generation)

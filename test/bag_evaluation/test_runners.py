@@ -16,7 +16,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 def test_the_job_of_a_dead_worker_is_restarted(tmp_path, monkeypatch):
     """Shell commands replace bags, since a new process cannot import functions of a test."""
-    monkeypatch.setattr(runners, 'do', subprocess.check_call)
+    monkeypatch.setattr(runners, 'run_job', subprocess.check_call)
     kill = 'kill -9 $PPID'
     jobs = [
         ['sh', '-c', f'test -e {tmp_path}/died || {{ touch {tmp_path}/died; {kill}; }}'],
@@ -39,7 +39,7 @@ from surgseg_ros.bag_evaluation.frames import Options
 class Command(list):
     options = Options(image_topic='', device='cpu', threads=1)
 
-runners.do = subprocess.check_call
+runners.run_job = subprocess.check_call
 died, outcomes = sys.argv[1:]
 once = Command(['sh', '-c', f'test -e {died} || {{ touch {died}; kill -9 $PPID; }}'])
 never = Command(['sh', '-c', 'kill -9 $PPID'])

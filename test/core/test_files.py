@@ -16,11 +16,11 @@ from surgseg_ros.core.files import (
     check_room,
     cleaned_up,
     folder_for,
+    hidden_folder,
     new_folder,
     remove_unfinished,
     replacing,
     scratch_folder,
-    workshop,
     write_whole,
     writing,
 )
@@ -121,10 +121,10 @@ def test_a_failed_new_folder_leaves_nothing(tmp_path: Path, exists: bool) -> Non
 
 
 def test_an_error_of_reading_keeps_its_file_name(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError) as raised, workshop(tmp_path / 'out'):
+    with pytest.raises(FileNotFoundError) as raised, hidden_folder(tmp_path / 'out'):
         (tmp_path / 'input').read_bytes()
     assert raised.value.filename == str(tmp_path / 'input')
-    with pytest.raises(OSError, match='out') as failed, workshop(tmp_path / 'out') as folder:
+    with pytest.raises(OSError, match='out') as failed, hidden_folder(tmp_path / 'out') as folder:
         (folder / 'no/file').write_bytes(b'')
     assert failed.value.filename == str(tmp_path / 'out')
     assert not content(tmp_path)
