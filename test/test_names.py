@@ -34,7 +34,7 @@ PRIVATE: Final = {
 """Each has another name now, see the changelog; they must not be parts of longer names either."""
 
 KEPT: Final = {
-    *('model_card', 'picture_every', 'picture_format', 'under_way', 'on_fault', 'ON_FAULT'),
+    *('model_card', 'picture_every', 'picture_format', 'on_fault', 'ON_FAULT'),
     *('least_area', 'least_area_px', 'DEFAULT_LEAST_AREA', 'least_region', 'least_distances'),
     *('most_common', 'at_least', 'at_most'),
 }

@@ -77,18 +77,18 @@ def _prefetched(
     decoder: '_Alone | _Dependent', numbering: Numbering, frames: Iterator[int], length: int
 ) -> Iterator[tuple[int, Decoded]]:
     """Decode some frames ahead, in parallel with the use of the first one."""
-    under_way: deque[tuple[int, Future[Decoded] | str]] = deque()
+    pending: deque[tuple[int, Future[Decoded] | str]] = deque()
     for frame in frames:
         why = numbering.why_missing(frame)
         if why is None and frame >= numbering.count:
             break
-        under_way.append((frame, why or decoder.get(numbering.repeats.get(frame, frame))))
+        pending.append((frame, why or decoder.get(numbering.repeats.get(frame, frame))))
         if frame >= numbering.count:
             break  # the number of missing frames is unknown
-        if len(under_way) >= length:
-            yield _result(*under_way.popleft())
-    while under_way:
-        yield _result(*under_way.popleft())
+        if len(pending) >= length:
+            yield _result(*pending.popleft())
+    while pending:
+        yield _result(*pending.popleft())
 
 
 def _result(frame: int, found: 'Future[Decoded] | str') -> tuple[int, Decoded]:
