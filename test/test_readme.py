@@ -32,11 +32,11 @@ def test_the_image_exists_and_is_small() -> None:
 def test_every_output_topic_is_listed() -> None:
     outputs = pytest.importorskip('surgseg_ros.node.outputs', reason='needs rclpy')
     listed = set(re.findall(r'^\| out `([\w/]+)` \|', README, re.MULTILINE))
-    assert listed == {*outputs.RESULTS, 'label_info', 'status', '/diagnostics'}
+    assert listed == {*outputs.RESULTS, 'detections_3d', 'label_info', 'status', '/diagnostics'}
     page = (ROOT / 'docs' / 'nodes.md').read_text()
     section = page.split('### Published topics')[1].split('\n### ')[0]
     described = set(re.findall(r'^\| `([\w/]+)` \| \w+_msgs/', section, re.MULTILINE))
-    assert described == {*listed, 'detections_3d'}  # detections_3d only with two cameras
+    assert described == listed
 
 
 def test_the_python_example_runs(
