@@ -20,7 +20,7 @@ from surgseg_ros.core.labels import (
     SUCTION,
     THREAD,
 )
-from surgseg_ros.core.parts import CLEAR, MIN_SAMPLES, Part, ToolParts
+from surgseg_ros.core.parts import IS_CLEAR, MIN_SAMPLES, Part, ToolParts
 from surgseg_ros.core.robotic_tools import continues, group_tools
 from surgseg_ros.core.runs import Runs
 from surgseg_ros.core.segmentation import Field, Points
@@ -86,13 +86,11 @@ class _Owners:
         rows = self._runs.rows[chosen] * self._width
         starts, ends = rows + self._runs.starts[chosen], rows + self._runs.ends[chosen]
         for number, tool in enumerate(tools):
-            points = np.concatenate([part.points for part in tool.parts]).astype(np.intp)
-            pixels = points[:, 1] * self._width + points[:, 0]
+            columns, lines = np.concatenate([part.rim for part in tool.parts]).T.astype(np.intp)
+            pixels = lines * self._width + columns
             places = np.searchsorted(starts, pixels, 'right') - 1
-            places = places[
-                (places >= 0) & (pixels < ends[places])
-            ]  # ignore components that were not chosen
-            for root in np.flatnonzero(np.bincount(self._regions[chosen[places]])).tolist():
+            is_chosen = (places >= 0) & (pixels < ends[places])  # others are below the minimum
+            for root in np.unique(self._regions[chosen[places[is_chosen]]]).tolist():
                 members.setdefault(root, set()).add(number)
         own: dict[int, list[Runs]] = {}
         alone: list[tuple[Runs, ToolParts | None]] = []
@@ -116,22 +114,24 @@ def _divide(
     runs: Runs, tools: list[ToolParts], numbers: list[int], step: int
 ) -> list[tuple[int, Runs]]:
     """Split runs between tools; a cell of the grid belongs to the tool with the nearest sample."""
-    first = runs.starts // step
-    counts = (runs.ends - 1) // step - first + 1
-    owner_of, corner = _nearest_tools(runs, tools, step)
-    of_run = np.repeat(np.arange(len(counts)), counts)
-    columns = np.arange(len(of_run)) - np.repeat(np.cumsum(counts) - counts - first, counts)
-    lines = (runs.rows // step - corner[1]) * owner_of.shape[1] - corner[0]
-    owners = owner_of.reshape(-1).take(np.repeat(lines, counts) + columns)
-    changes = np.ones(len(of_run), bool)
-    changes[1:] = (of_run[1:] != of_run[:-1]) | (owners[1:] != owners[:-1])
-    begins = np.flatnonzero(changes)
-    lasts = np.append(begins[1:], len(of_run)) - 1
-    whole = of_run[begins]
-    starts = np.maximum(runs.starts[whole], columns[begins] * step)
-    ends = np.minimum(runs.ends[whole], (columns[lasts] + 1) * step)
-    cut = Runs(runs.kinds[whole], runs.rows[whole], starts, ends)
-    owners = owners[begins]
+    owner_of, (left, top) = _nearest_tools(runs, tools, step)
+    width = owner_of.shape[1]
+    flat = owner_of.reshape(-1)
+    changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1  # cells whose owner is a new one
+    lines = (runs.rows // step - top) * width - left
+    firsts, lasts = lines + runs.starts // step, lines + (runs.ends - 1) // step
+    before = np.searchsorted(changes, firsts, 'right')
+    counts = np.searchsorted(changes, lasts, 'right') - before + 1
+    whole = np.repeat(np.arange(len(counts)), counts)
+    begins = np.cumsum(counts) - counts
+    is_first = np.zeros(len(whole), bool)
+    is_first[begins] = True
+    places = np.arange(len(whole)) - begins[whole] + before[whole] - 1
+    cells = np.where(is_first, firsts[whole], changes.take(places, mode='clip'))
+    starts = np.where(is_first, runs.starts[whole], (cells - lines[whole]) * step)
+    is_last = np.roll(is_first, -1)
+    ends = np.where(is_last, runs.ends[whole], np.roll(starts, -1))
+    cut, owners = Runs(runs.kinds[whole], runs.rows[whole], starts, ends), flat[cells]
     return [
         (number, cut.take(np.flatnonzero(owners == place)))
         for place, number in enumerate(numbers, 1)
@@ -148,7 +148,7 @@ def _nearest_tools(
     :return: the grid around the runs and the tools; column and row of its first cell.
     """
     own = [
-        (np.concatenate([part.points for part in tool.parts]).T / step).astype(np.intp)
+        (np.concatenate([part.rim for part in tool.parts]).T / step).astype(np.intp)
         for tool in tools
     ]
     columns = np.array([runs.starts.min(), runs.ends.max() - 1]) // step
@@ -268,7 +268,7 @@ def _is_covered(
         return False
     line = np.linspace(first[one], second[other], 17)[1:-1]
     columns, rows = np.rint(line).astype(np.intp).T
-    return bool(np.isin(mask[rows, columns], CLEAR, invert=True).mean() > _COVERED_SHARE)
+    return bool(np.count_nonzero(IS_CLEAR[mask[rows, columns]]) < (1 - _COVERED_SHARE) * len(line))
 
 
 def _is_near(first: Points, second: Points, mask: NDArray[np.uint8]) -> bool:

@@ -13,11 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from surgseg_ros.core.labels import BACKGROUND, NO_DECISION, WRIST
-from surgseg_ros.core.segmentation import Field, Points, select
+from surgseg_ros.core.segmentation import Points, select
 from surgseg_ros.core.strips import Strip
 
 CLEAR: Final = (BACKGROUND, NO_DECISION)
 """Labels that do not cover an instrument: tissue does not, and of NO_DECISION nothing is known."""
+
+IS_CLEAR: Final = np.isin(np.arange(256), CLEAR)
+"""(256,) whether each value of a mask is in CLEAR."""
 
 MIN_SAMPLES: Final = 6
 SAMPLE: Final = 96
@@ -41,16 +44,20 @@ class Part:
     :param points: (n, 2) x and y in pixels, samples on the grid.
     :param step: distance between neighbouring samples, in both directions.
     :param strip: the strip of a shaft; it points to the tip once that is known.
+    :param is_rim: (n,) which points are at its edge; None if that is not known yet.
     """
 
     label: int
     points: Points
     step: int
     strip: Strip | None = None
+    is_rim: NDArray[np.bool_] | None = None
 
     @cached_property
     def rim(self) -> Points:
         """(m, 2) the points at the edge of the part: those that lack a neighbour."""
+        if self.is_rim is not None:
+            return select(self.points, self.is_rim)
         columns, rows = (self.points.T / self.step).astype(np.intp)
         columns, rows = columns - columns.min() + 1, rows - rows.min() + 1
         width = int(columns.max()) + 2
@@ -67,8 +74,8 @@ class Part:
     @cached_property
     def box(self) -> tuple[float, float, float, float]:
         """Smallest x and y, and largest x and y of its points."""
-        x, y = self.rim.T
-        return float(x.min()), float(y.min()), float(x.max()), float(y.max())
+        (left, top), (right, bottom) = self.rim.min(axis=0).tolist(), self.rim.max(axis=0).tolist()
+        return left, top, right, bottom
 
     @property
     def middle(self) -> Points:
@@ -144,20 +151,19 @@ def sample_grid(mask: NDArray[np.uint8], step: int) -> NDArray[np.uint8]:
     return np.ascontiguousarray(mask[step // 2 :: step, step // 2 :: step])
 
 
-def find_parts(mask: NDArray[np.uint8], labels: tuple[int, ...]) -> list[Part]:
+def find_parts(grid: NDArray[np.uint8], labels: tuple[int, ...], step: int) -> list[Part]:
     """
     Find the connected components of some classes.
 
-    :param mask: (H, W) uint8 class index.
+    :param grid: (h, w) uint8 class index, as `sample_grid` returns it.
     :param labels: the classes.
+    :param step: distance between neighbouring points of the grid, in pixels.
     :return: the MAX_PARTS largest components, in the order of the classes.
     """
-    step = Field((mask.shape[0], mask.shape[1])).step
-    small = sample_grid(mask, step)
-    found = [component for label in labels for component in _components(small, label)]
+    found = [component for label in labels for component in _components(grid, label)]
     found = sorted(found, key=lambda component: -component.area)[:MAX_PARTS]
     found.sort(key=lambda component: labels.index(component.label))
-    return [Part(each.label, each.cells() * float(step) + step // 2, step) for each in found]
+    return [component.part(step) for component in found]
 
 
 class _Component(NamedTuple):
@@ -166,9 +172,11 @@ class _Component(NamedTuple):
 
     :param label: the class.
     :param area: number of its cells.
-    :param window: (4,) left, top, width and height.
-    :param marks: (h, w) number of the component of each cell of the grid.
+    :param window: (4,) left, top, width and height in `marks`.
+    :param marks: (h, w) number of the component of each cell of a part of the grid.
     :param number: that of this component.
+    :param inner: (h, w) cells whose four neighbours are of the same class; others are 0.
+    :param corner: column and row of their first cell.
     """
 
     label: int
@@ -176,25 +184,34 @@ class _Component(NamedTuple):
     window: NDArray[Any]
     marks: NDArray[Any]
     number: int
+    inner: NDArray[Any]
+    corner: tuple[int, int]
 
-    def cells(self) -> Points:
-        """Return (area, 2) column and row of its cells."""
-        left, top, width, height = self.window
-        window = self.marks[top : top + height, left : left + width] == self.number
-        rows, columns = np.nonzero(window)
-        return np.stack([columns + left, rows + top]).T
+    def part(self, step: int) -> Part:
+        """Return its cells as a part; `step` is their distance in pixels."""
+        left, top, width, height = self.window.tolist()
+        window = self.marks[top : top + height, left : left + width]
+        cells = cv2.findNonZero(cv2.inRange(window, self.number, self.number))
+        columns, rows = np.ascontiguousarray(cells.reshape(-1, 2).T) + self.window[:2, None]
+        is_rim = self.inner.reshape(-1).take(rows * self.inner.shape[1] + columns) == 0
+        points = np.stack([columns + self.corner[0], rows + self.corner[1]]) * float(step)
+        points += step // 2
+        return Part(self.label, points.T, step, is_rim=is_rim)
 
 
-def _components(small: NDArray[np.uint8], label: int) -> list[_Component]:
+def _components(grid: NDArray[np.uint8], label: int) -> list[_Component]:
     """Find the components of a class that have enough samples, largest first."""
-    chosen = cv2.inRange(small, label, label)
-    if cv2.countNonZero(chosen) < MIN_SAMPLES:
+    chosen = cv2.inRange(grid, label, label)
+    left, top, width, height = cv2.boundingRect(chosen)
+    if width * height < MIN_SAMPLES:
         return []
+    chosen = chosen[top : top + height, left : left + width]
     _, marks, stats, _ = cv2.connectedComponentsWithStats(chosen, None, None, None, 8, cv2.CV_16U)
+    inner = cv2.erode(chosen, _CROSS, borderType=cv2.BORDER_CONSTANT, borderValue=0)
     areas = stats[:, cv2.CC_STAT_AREA]
     order = 1 + np.argsort(-areas[1:], kind='stable')
     return [
-        _Component(label, int(areas[n]), stats[n, :4], marks, int(n))
+        _Component(label, int(areas[n]), stats[n, :4], marks, int(n), inner, (left, top))
         for n in order
         if areas[n] >= MIN_SAMPLES
     ]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from surgseg_ros.core.labels import CLASPER, SHAFT, WRIST
 from surgseg_ros.core.parts import (
-    CLEAR,
+    IS_CLEAR,
     MIN_SAMPLES,
     Part,
     ToolParts,
@@ -22,6 +22,7 @@ from surgseg_ros.core.parts import (
     touch,
 )
 from surgseg_ros.core.segmentation import MIN_CONTACT, Field, Points, select
+from surgseg_ros.core.strip_candidates import TissueGrid
 from surgseg_ros.core.strips import angle_between, strip_along
 from surgseg_ros.core.tool_costs import SHARED, SampleCosts, costs_of, may_continue
 from surgseg_ros.core.touching_strips import split_strips
@@ -39,6 +40,7 @@ _AXIAL_WEIGHT: Final = 0.1
 """Where a wrist is divided, distances beyond the shaft count this much, those from its axis 1."""
 
 _COVERED_SHARE: Final = 0.6
+_BETWEEN: Final = np.linspace(0, 1, 9)[1:-1, None]
 
 _CONTACT: Final = 4.0
 """A jaw may belong to each tool whose distance is within this many samples of the smallest."""
@@ -61,12 +63,17 @@ def group_tools(mask: NDArray[np.uint8], field: Field) -> list[ToolParts]:
     :param field: the visible part of the image.
     :return: the tools, from left to right.
     """
-    found = find_parts(mask, (SHAFT, WRIST, CLASPER))
+    grid = sample_grid(mask, field.step)
+    found = find_parts(grid, (SHAFT, WRIST, CLASPER), field.step)
     ends = [part for part in found if part.label != SHAFT]
-    grid, shafts = sample_grid(mask, field.step), []
+    tissue, shafts = TissueGrid(grid, field.step), []
     for part in found:
         if part.label == SHAFT:
-            for strip, own in split_strips(part.points, grid, field):
+            strips = split_strips(part, tissue, field)
+            if len(strips) == 1:
+                shafts.append(dataclasses.replace(part, strip=strips[0][0]))
+                continue
+            for strip, own in strips:
                 shafts.append(Part(SHAFT, select(part.points, own), field.step, strip))
     tools = [ToolParts(group, [], []) for group in _join_shafts(shafts, ends, mask, field)]
     for tool in tools:
@@ -74,6 +81,7 @@ def group_tools(mask: NDArray[np.uint8], field: Field) -> list[ToolParts]:
     costs = SampleCosts()
     for label in (WRIST, CLASPER):
         waiting = [part for part in ends if part.label == label]
+        costs.prepare(waiting, tools)
         for part in sorted(waiting, key=lambda part: costs.order(part, tools)):
             _attach(part, tools, costs, mask, field)
     return sorted(tools, key=lambda tool: float(tool.parts[0].middle[0]))
@@ -258,10 +266,8 @@ def _orient_shaft(tool: ToolParts, ends: list[Part], field: Field) -> None:
     clear = abs(votes[0] - votes[1]) > 0.5 * width > votes.min()
     forward = bool(votes[0] < votes[1])
     if not clear and ends:  # both ends are at the border, or both are not
-        gaps = [
-            min(float(distances(end[None], [part])[0]) for part in ends)
-            for end in (strip.start, strip.end)
-        ]
+        both = np.stack([strip.start, strip.end])
+        gaps = np.min([distances(both, [part]) for part in ends], axis=0)
         forward = gaps[1] <= gaps[0]
     tool.shafts[0] = dataclasses.replace(shaft, strip=strip if forward else strip.reversed())
 
@@ -385,7 +391,9 @@ def _is_covered(point: Points, part: Part, tool: ToolParts, mask: NDArray[np.uin
     """Return whether something other than tissue covers the gap between a point and a tool."""
     others = np.concatenate([part.rim for part in tool.parts])
     nearest = others[int(np.hypot(*(others - point).T).argmin())]
-    line = np.rint(np.linspace(point, nearest, 9)[1:-1]).astype(np.intp)
-    clear = (*CLEAR, WRIST, CLASPER) if part.label == WRIST else CLEAR
-    between = mask[line[:, 1], line[:, 0]]
-    return bool(np.isin(between, clear, invert=True).mean() >= _COVERED_SHARE)
+    columns, rows = np.rint(point + _BETWEEN * (nearest - point)).astype(np.intp).T
+    between = mask[rows, columns]
+    covered = ~IS_CLEAR[between]
+    if part.label == WRIST:
+        covered &= (between != WRIST) & (between != CLASPER)
+    return bool(np.count_nonzero(covered) >= _COVERED_SHARE * len(between))

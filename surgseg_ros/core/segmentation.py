@@ -260,12 +260,12 @@ class Field:
     size: tuple[int, int]
     roi: Roi | None = None
 
-    @property
+    @cached_property
     def step(self) -> int:
         """Distance between neighbouring samples of the grid, in pixels."""
         return max(1, round(self.size[0] / GRID_ROWS))
 
-    @property
+    @cached_property
     def limits(self) -> tuple[Points, Points]:
         """(2,) centre of the first pixel, and (2,) centre of the last pixel."""
         roi = self.roi or Roi(0, 0, self.size[1], self.size[0])

@@ -12,7 +12,7 @@ from surgseg_ros.core.segmentation import MIN_CONTACT, Field, Points, select
 _BINS: Final = 24
 _MIN_BINS: Final = 4
 _ROUNDS: Final = 3
-_CONVERGED_RAD: Final = 2e-3
+_CONVERGED_RAD: Final = 2e-2
 """The fit of a strip has converged if its direction changes by less than this."""
 
 _NORMAL: Final = 1.4826
@@ -90,7 +90,7 @@ def fit_strip(points: Points, field: Field) -> Strip:
     """
     Fit a strip: the bisector of two straight edges, each a robust fit to its points.
 
-    :param points: (n, 2) on the field's grid; at least three.
+    :param points: (n, 2) on the field's grid, in reading order; at least three.
     :param field: the visible part of the image; edges at its border are ignored.
     :return: the strip; its direction is arbitrary.
     """
@@ -103,23 +103,23 @@ def fit_strip(points: Points, field: Field) -> Strip:
     rim = _ends_of_lines(points, 0 if abs(direction[0]) > abs(direction[1]) else 1, step_px)
     for _ in range(_ROUNDS):
         normal = np.array([-direction[1], direction[0]])
-        along, across = (rim - origin) @ direction, (rim - origin) @ normal
-        start, end = float(along.min()), float(along.max())
-        middles, low, high = _edges(rim, along, across, field)
-        if len(middles) < _MIN_BINS:
-            half = (float(np.ptp(across)) + step_px) / 2
-            shift = (float(across.max()) + float(across.min())) / 2
-            return Strip(origin + shift * normal, direction, start, end, half, 0.0, half)
-        slopes, offsets = _median_lines(middles, np.stack([low, high]))
+        along, across = np.stack([direction, normal]) @ (rim - origin).T
+        places, sides = _edges(rim, along, across, field)  # (2, m) each: both edges
+        if places.shape[1] < _MIN_BINS:
+            low, high = float(across.min()), float(across.max())
+            middle, half = origin + (low + high) / 2 * normal, (high - low + step_px) / 2
+            ends = float(along.min()), float(along.max())
+            return Strip(middle, direction, *ends, half, 0.0, half)
+        slopes, offsets = _median_lines(places, sides)
         shift, lean = float(offsets.mean()), float(slopes.mean())
         origin = origin + shift * normal
         direction = direction + lean * normal
         direction /= math.hypot(*direction)
         if abs(lean) < _CONVERGED_RAD:
             break
-    rests = np.abs(np.stack([low, high]) - slopes[:, None] * middles - offsets[:, None])
-    residual = max(0.3, _NORMAL * float(np.median(rests)))
-    half, slope = float(np.diff(offsets)[0]) / 2, float(np.diff(slopes)[0]) / 2
+    rests = np.abs(sides - slopes[:, None] * places - offsets[:, None])
+    residual = max(0.3, _NORMAL * float(_medians(rests.reshape(-1))))
+    half, slope = float(offsets[1] - offsets[0]) / 2, float(slopes[1] - slopes[0]) / 2
     along = (rim - origin) @ direction
     pad = step_px / 2
     ends = float(along.min()) - pad, float(along.max()) + pad
@@ -143,44 +143,43 @@ def _ends_of_lines(points: Points, axis: int, step_px: int) -> Points:
     lines -= lines.min()
     places = points[:, 1 - axis]
     low = np.full(int(lines.max()) + 1, np.inf)
-    high = -low
-    np.minimum.at(low, lines, places)
-    np.maximum.at(high, lines, places)
-    full = np.flatnonzero(high >= low)
+    high = low.copy()
+    low[lines[::-1]], high[lines] = places[::-1], places  # the last one remains
+    full = np.flatnonzero(low < np.inf)
     line = full * step_px + points[:, axis].min()
     ends = [np.stack([line, place[full]], 1) for place in (low, high)]
     return np.concatenate(ends)[:, :: 1 - 2 * axis]
 
 
-def _edges(
-    points: Points, along: Points, across: Points, field: Field
-) -> tuple[Points, Points, Points]:
-    """Find the smallest and largest coordinate across, in bins along; not at the border."""
-    start, length = float(along.min()), float(np.ptp(along))
+def _edges(points: Points, along: Points, across: Points, field: Field) -> tuple[Points, Points]:
+    """
+    Find the points with the smallest and with the largest coordinate across, in bins along.
+
+    :return: their (2, m) coordinates along and across; none at the border.
+    """
+    start = float(along.min())
+    length = float(along.max()) - start
     count = max(1, min(_BINS, int(length / (1.5 * field.step))))
     bins = np.minimum(((along - start) / max(length, 1e-9) * count).astype(np.intp), count - 1)
-    order = np.lexsort((across, bins))
-    firsts = np.searchsorted(bins[order], np.arange(count))
-    lasts = np.append(firsts[1:], len(bins)) - 1
-    full = lasts >= firsts
-    lowest, highest = order[firsts[full]], order[lasts[full]]
-    gaps = np.minimum(field.gaps(points[lowest]), field.gaps(points[highest]))
-    inside = gaps > field.step
-    middles = start + (np.flatnonzero(full) + 0.5) * (length / count)
-    return np.asarray(middles[inside]), across[lowest][inside], across[highest][inside]
+    low = float(across.min())
+    order = np.argsort(bins * (float(across.max()) - low + 1) + across - low, kind='stable')
+    firsts = np.flatnonzero(np.diff(bins[order], prepend=-1))
+    both = order[np.stack([firsts, np.append(firsts[1:], len(bins)) - 1])]
+    inside = field.gaps(points[both]).min(axis=0) > field.step
+    both = both[:, inside]
+    return along[both], across[both]
 
 
-def _median_lines(x: Points, rows: Points) -> tuple[Points, Points]:
+def _median_lines(x: Points, y: Points) -> tuple[Points, Points]:
     """
-    Fit lines to (m, n) rows at n different x; half of the points may be outliers.
+    Fit lines to (m, n) points with n different x each; half of the points may be outliers.
 
     A. F. Siegel, Robust regression using repeated medians, Biometrika 69 (1982).
     """
-    apart = ~np.eye(len(x), dtype=bool)
-    runs = (x[None] - x[:, None])[apart]
-    rises = (rows[:, None] - rows[:, :, None])[:, apart]
-    slopes = _medians(_medians((rises / runs).reshape(len(rows), len(x), -1)))
-    return slopes, _medians(rows - slopes[:, None] * x)
+    apart = ~np.eye(x.shape[1], dtype=bool)
+    runs, rises = ((rows[:, None] - rows[:, :, None])[:, apart] for rows in (x, y))
+    slopes = _medians(_medians((rises / runs).reshape(*x.shape, -1)))
+    return slopes, _medians(y - slopes[:, None] * x)
 
 
 def _medians(values: Points) -> Points:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Final
 
 import numpy as np
@@ -44,13 +45,32 @@ class SampleCosts:
         :param tool: the tool that the part may belong to.
         :return: (n,) costs of its samples.
         """
-        key = id(part), id(tool), len(tool.wrists), len(tool.claspers)
+        key = _key(part, tool)
         if key not in self._known:
-            limit_px = _FAR * tool.width_px
-            is_near = any(are_near(part, other, limit_px) for other in tool.parts)
-            costs = costs_of(part.sample, part.label, tool) if is_near else None
-            self._known[key] = np.full(len(part.sample), np.inf) if costs is None else costs
+            self.prepare([part], [tool])
         return self._known[key]
+
+    def prepare(self, parts: list[Part], tools: list[ToolParts]) -> None:
+        """
+        Compute the costs of several parts together, which is faster.
+
+        :param parts: parts of the same class.
+        :param tools: the tools that they may belong to.
+        """
+        for tool in tools:
+            limit_px = _FAR * tool.width_px
+            near = []
+            for part in parts:
+                if any(are_near(part, other, limit_px) for other in tool.parts):
+                    near.append(part)
+                else:
+                    self._known[_key(part, tool)] = np.full(len(part.sample), np.inf)
+            if near:
+                points = np.concatenate([part.sample.T for part in near], axis=1).T
+                costs = costs_of(points, near[0].label, tool)
+                ends = itertools.accumulate(len(part.sample) for part in near)
+                for part, end in zip(near, ends):
+                    self._known[_key(part, tool)] = costs[end - len(part.sample) : end]
 
     def order(self, part: Part, tools: list[ToolParts]) -> tuple[bool, float]:
         """
@@ -62,6 +82,10 @@ class SampleCosts:
         """
         minimum = sorted(float(self.of(part, tool).min()) for tool in tools)
         return len(minimum) > 1 and minimum[1] <= SHARED, minimum[0] if minimum else 0.0
+
+
+def _key(part: Part, tool: ToolParts) -> tuple[int, ...]:
+    return id(part), id(tool), len(tool.wrists), len(tool.claspers)
 
 
 def costs_of(points: Points, label: int, tool: ToolParts, axial_weight: float = 1.0) -> Points:

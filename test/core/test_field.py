@@ -81,7 +81,7 @@ def test_a_shaft_touches_a_circle_that_is_a_little_too_large_once():
     drawn, mask = bar(empty(), (60, 60), (330, 200), 30, SHAFT), empty()
     ROUND.view(mask)[:] = np.where(ROUND.outside(), NO_DECISION, ROUND.view(drawn))
     larger = dataclasses.replace(ROUND, circle=Circle(240, 135, 131.2))
-    (shaft,) = find_parts(mask, (SHAFT,))
+    (shaft,) = find_parts(mask, (SHAFT,), 1)
     for roi in (ROUND, larger):
         assert len(Field(SIZE, roi).contacts(shaft.points)) == 1
 
