@@ -21,9 +21,10 @@ from surgseg_ros.core.labels import (
     THREAD,
 )
 from surgseg_ros.core.parts import IS_CLEAR, MIN_SAMPLES, Part, ToolParts
-from surgseg_ros.core.robotic_tools import continues, group_tools
+from surgseg_ros.core.robotic_tools import group_tools
 from surgseg_ros.core.runs import Runs
 from surgseg_ros.core.segmentation import Field, Points
+from surgseg_ros.core.shafts import continues
 from surgseg_ros.core.strips import fit_strip
 
 

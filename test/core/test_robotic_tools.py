@@ -56,3 +56,18 @@ def test_a_jaw_between_two_wrists_is_uncertain_even_if_one_tool_lacks_jaws():
     assert [found.parts.is_shared for found in find(mask)] == [False, False]
     bar(mask, (200, 134), (280, 134), 12, CLASPER)
     assert [found.parts.is_shared for found in find(mask)] == [True, True]
+
+
+@pytest.mark.parametrize('width', [10, 12])
+def test_a_rod_that_is_taken_for_shaft_and_clasper_is_one_uncertain_tool(width):
+    mask = bar(empty(), (-20, 60), (300, 200), 24, SHAFT)
+    bar(mask, (-20, 60), (300, 200), width, CLASPER)
+    (found,) = find(mask)
+    assert found.parts.is_shared
+    assert len(found.parts.shafts) == 2
+
+
+def test_parallel_shafts_beside_each_other_are_two():
+    mask = bar(empty(), (-20, 60), (300, 200), 24, SHAFT)
+    bar(mask, (-20, 85), (300, 225), 16, SHAFT)
+    assert len(find(mask)) == 2

@@ -1,0 +1,254 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Joins the pieces of shafts that something covers, and orients shafts towards their tips."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from surgseg_ros.core.labels import CLASPER, WRIST
+from surgseg_ros.core.parts import IS_CLEAR, Part, ToolParts, are_near, distances, touch
+from surgseg_ros.core.segmentation import Field, Points
+from surgseg_ros.core.strips import angle_between, strip_along
+
+_COVERED_SHARE: Final = 0.6
+_BETWEEN: Final = np.linspace(0, 1, 9)[1:-1, None]
+
+EARS: Final = 0.4
+"""Largest area of the ears of a forked shaft, as a share of the wrist between them."""
+
+
+def join_shafts(
+    shafts: list[Part], ends: list[Part], mask: NDArray[np.uint8], field: Field
+) -> list[list[Part]]:
+    """
+    Group the pieces of shafts that something in front of them, or their wrist, separates.
+
+    :param shafts: the pieces, with their strips.
+    :param ends: all wrists and claspers.
+    :param mask: (H, W) uint8 class index.
+    :param field: the visible part of the image.
+    :return: the pieces of each shaft, the largest first.
+    """
+    groups: list[list[Part]] = []
+    entering = [part for part in ends if field.touches(part.rim).any()]
+    for part in sorted(shafts, key=lambda part: -len(part.points)):
+        for group in groups:
+            known = group[0], part
+            are_ears = _are_ears(*known, ends, field.step)
+            if are_ears or (_is_parallel(*known) and _are_parallel_ears(*known, entering)):
+                group.append(part)
+                break
+            if _enter_separately(*known, field) or _ends_in_wrist(*known, ends):
+                continue
+            apart = continues(*known) and _is_bridged(group, part, mask)
+            if apart or _is_visible_beside(*known) or _are_parallel_ears(*known, ends):
+                group.append(part)
+                break
+        else:
+            groups.append([part])
+    return groups
+
+
+def _is_bridged(group: list[Part], piece: Part, mask: NDArray[np.uint8]) -> bool:
+    """Return whether something other than tissue covers the gap between pieces of a shaft."""
+    sample = piece.sample
+    nearest = sample[int(distances(sample, group).argmin())]
+    return is_covered(nearest, piece, ToolParts(group, [], []), mask)
+
+
+def _are_ears(first: Part, second: Part, ends: list[Part], step_px: float) -> bool:
+    """Return whether two pieces are the visible ears of one shaft, on both sides of its wrist."""
+    area = len(first.points) + len(second.points)
+    return any(
+        area < EARS * len(part.points)
+        and touch(first, part, step_px)
+        and touch(second, part, step_px)
+        for part in ends
+        if part.label == WRIST
+    )
+
+
+def _enter_separately(first: Part, second: Part, field: Field) -> bool:
+    """Return whether two shafts enter the image at different positions, so they are two tools."""
+    places = []
+    for part in (first, second):
+        if part.strip is None:
+            return False
+        ends = np.stack([part.strip.start, part.strip.end])
+        gaps = field.gaps(ends)
+        if gaps.min() > part.strip.width_px / 2:
+            return False
+        places.append(ends[gaps.argmin()])
+        width_px = part.strip.width_px
+    return float(np.hypot(*(places[0] - places[1]))) > 2 * width_px
+
+
+def _is_visible_beside(shaft: Part, piece: Part) -> bool:
+    """Return whether a piece is what remains visible of a shaft beside a cover."""
+    if shaft.strip is None:
+        return False
+    along, across = shaft.strip.coordinates(piece.rim)
+    overlaps = (
+        float(along.min()) < shaft.strip.end_px and float(along.max()) > shaft.strip.start_px
+    )
+    half = float(shaft.strip.half_at(float(along.mean())))
+    return overlaps and float(np.abs(across).max()) < _INSIDE * half
+
+
+def _ends_in_wrist(first: Part, second: Part, ends: list[Part]) -> bool:
+    """Return whether a wrist between two shafts touches, and so ends, only one of them."""
+    strip, step_px = first.strip, first.step
+    if strip is None:
+        return False
+    along, _ = strip.coordinates(second.rim)
+    low, high = strip.end_px, float(along.min())
+    if float(along.mean()) < strip.start_px:
+        low, high = float(along.max()), strip.start_px
+    between = (
+        part
+        for part in ends
+        if part.label == WRIST and low < float(strip.coordinates(part.middle)[0]) < high
+    )
+    return any(touch(first, part, step_px) != touch(second, part, step_px) for part in between)
+
+
+_STUB: Final = 2.5
+"""A shorter shaft, in widths, does not define its own direction; the part attached to it does."""
+
+_AGREEMENT: Final = 0.8
+"""The two directions disagree if the cosine of the angle between them is below this."""
+
+_PARALLEL_RAD: Final = 0.2
+_TURNED_RAD: Final = 0.4
+_INSIDE: Final = 1.15
+_OFFSET: Final = 0.3
+
+
+def continues(shaft: Part, piece: Part, apart: float = 4.0) -> bool:
+    """
+    Return whether a piece continues a shaft or a rod.
+
+    :param shaft: a shaft or rod, with its strip.
+    :param piece: a smaller piece, with its strip.
+    :param apart: the widest gap between them, in widths of the shaft.
+    :return: whether the piece lies on the axis, beyond the end of the shaft, with the same width.
+    """
+    strip, other = shaft.strip, piece.strip
+    if strip is None or other is None:
+        return False
+    along, across = strip.coordinates(piece.rim)
+    half = float(strip.half_at(float(along.mean())))
+    gap = max(strip.start_px - float(along.max()), float(along.min()) - strip.end_px)
+    fits = abs(float(across.mean())) < _OFFSET * half * 2 and gap > -half
+    wide = float(np.ptp(across))
+    if not fits or gap > apart * 2 * half:
+        return False
+    turned = angle_between(strip.direction, other.direction)
+    turned = min(turned, np.pi - turned)
+    if float(np.abs(across).max()) < _INSIDE * half:  # visible between other objects
+        is_slanted = _TURNED_RAD < turned < np.pi / 2 - _TURNED_RAD
+        return not is_slanted or other.length_px < _STUB * other.width_px
+    if not 0.5 < wide / (2 * half) < 1.6:
+        return False
+    return turned < _PARALLEL_RAD or other.length_px < 1.5 * wide
+
+
+def _is_parallel(shaft: Part, piece: Part) -> bool:
+    """Return whether the directions of two shafts are alike, or opposite."""
+    if shaft.strip is None or piece.strip is None:
+        return False
+    turned = angle_between(shaft.strip.direction, piece.strip.direction)
+    return min(turned, np.pi - turned) < _TURNED_RAD
+
+
+def _are_parallel_ears(shaft: Part, piece: Part, ends: list[Part]) -> bool:
+    """Return whether both are the ears of one shaft: parallel, with a wrist between them."""
+    strip, other = shaft.strip, piece.strip
+    if strip is None or other is None:
+        return False
+    along, across = strip.coordinates(piece.points)
+    side = float(np.sign(across.mean()))
+    gap = float((side * across).min()) - float(strip.half_at(float(along.mean())))
+    overlap = min(strip.end_px, float(along.max())) - max(strip.start_px, float(along.min()))
+    if gap < 0 or overlap < 0.5 * min(strip.length_px, float(np.ptp(along))):
+        return False
+    for part in ends:
+        if part.label == WRIST and touch(shaft, part, part.step) and touch(piece, part, part.step):
+            at, beside = strip.coordinates(part.points)
+            near = (at > along.min()) & (at < along.max()) & (side * beside > 0)
+            between = near & (side * beside < float((side * across).min()) + strip.half_px)
+            if between.any() and float(np.ptp(beside[between])) > 0.6 * gap:
+                return True
+    return False
+
+
+def orient_shaft(tool: ToolParts, ends: list[Part], field: Field) -> None:
+    """
+    Orient a shaft from where it enters the image towards the tip.
+
+    :param tool: the tool; the strip of its first shaft is replaced.
+    :param ends: all wrists and claspers.
+    :param field: the visible part of the image.
+    """
+    shaft = tool.shafts[0]
+    strip = shaft.strip
+    if strip is None:
+        return
+    low, high = strip.start_px, strip.end_px
+    for piece in tool.shafts[1:]:
+        along, _ = strip.coordinates(piece.points)
+        low, high = min(low, float(along.min())), max(high, float(along.max()))
+    strip = dataclasses.replace(strip, start_px=low, end_px=high)
+    if strip.length_px < _STUB * strip.width_px and ends:
+        hint = _direction_to_attached(shaft, ends, strip.width_px)
+        if hint is not None and abs(float(hint @ strip.direction)) < _AGREEMENT:
+            strip = strip_along(shaft.points, hint, field.step)
+            tool.shafts[0] = dataclasses.replace(shaft, strip=strip)
+            return
+    votes = np.maximum(0, field.gaps(np.stack([strip.start, strip.end])))
+    width = strip.width_px
+    clear = abs(votes[0] - votes[1]) > 0.5 * width > votes.min()
+    forward = bool(votes[0] < votes[1])
+    if not clear and ends:  # both ends are at the border, or both are not
+        both = np.stack([strip.start, strip.end])
+        gaps = np.min([distances(both, [part]) for part in ends], axis=0)
+        forward = gaps[1] <= gaps[0]
+    tool.shafts[0] = dataclasses.replace(shaft, strip=strip if forward else strip.reversed())
+
+
+def _direction_to_attached(shaft: Part, ends: list[Part], width_px: float) -> Points | None:
+    """Return the direction from a shaft to the wrist or clasper that touches it, if one does."""
+    ends = [part for part in ends if are_near(shaft, part, 0.5 * width_px)]
+    if not ends:
+        return None
+    sample = shaft.sample
+    gaps = [float(distances(sample, [part]).min()) for part in ends]
+    nearest = int(np.argmin(gaps))
+    if gaps[nearest] > 0.5 * width_px:
+        return None
+    away = ends[nearest].middle - shaft.middle
+    return np.asarray(away / max(float(np.hypot(*away)), 1e-9))
+
+
+def is_covered(point: Points, part: Part, tool: ToolParts, mask: NDArray[np.uint8]) -> bool:
+    """
+    Return whether something other than tissue covers the gap between a point and a tool.
+
+    :param point: (2,) a point of the part.
+    :param part: a part.
+    :param tool: a tool that it may belong to.
+    :param mask: (H, W) uint8 class index.
+    :return: whether it does; wrists and claspers do not cover the gap to a wrist.
+    """
+    others = np.concatenate([part.rim for part in tool.parts])
+    nearest = others[int(np.hypot(*(others - point).T).argmin())]
+    columns, rows = np.rint(point + _BETWEEN * (nearest - point)).astype(np.intp).T
+    between = mask[rows, columns]
+    covered = ~IS_CLEAR[between]
+    if part.label == WRIST:
+        covered &= (between != WRIST) & (between != CLASPER)
+    return bool(np.count_nonzero(covered) >= _COVERED_SHARE * len(between))
