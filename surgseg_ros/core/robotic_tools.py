@@ -130,7 +130,7 @@ def _attach(
     costs = [known.of(part, tool) for tool in tools]
     near = _possible_owners(part, tools, costs, mask)
     if near and np.count_nonzero(field.touches(part.rim)) >= MIN_CONTACT:
-        near = [n for n in near if may_continue(part, tools[n])]
+        near = [n for n in near if may_continue(part, tools[n], field)]
     if not near:
         own = ToolParts([], [], [])
         own.add(part)

@@ -10,7 +10,7 @@ import numpy as np
 
 from surgseg_ros.core.labels import CLASPER, WRIST
 from surgseg_ros.core.parts import Part, ToolParts, are_near, distances, neighbours, rim_distances
-from surgseg_ros.core.segmentation import Points
+from surgseg_ros.core.segmentation import Field, Points
 
 SHARED: Final = 0.35
 """A part whose cost is at most this for several tools is divided between them."""
@@ -134,16 +134,20 @@ def _from_wrist(points: Points, tool: ToolParts) -> Points:
     return np.asarray(rim_distances(points, rim) * (1 + np.maximum(0, turned)))
 
 
-def may_continue(part: Part, tool: ToolParts) -> bool:
+def may_continue(part: Part, tool: ToolParts, field: Field) -> bool:
     """
     Return whether a part may continue a tool: whether it touches what is before it there.
 
     :param part: a wrist or a clasper.
     :param tool: the tool that it may belong to.
-    :return: whether it does, along some length; also true if nothing of the tool is before it.
+    :param field: the visible part of the image.
+    :return: whether it does, along some length; also true if nothing of the tool is before it, or
+        if it is a jaw and the border cuts off what is.
     """
     before = tool.shafts if part.label == WRIST else tool.wrists or tool.shafts
     if not before:
+        return True
+    if not tool.shafts and any(field.touches(known.rim).any() for known in before):
         return True
     rim = np.concatenate([known.rim for known in before])
     contact_px = len(neighbours(part.rim, rim, part.step)) * part.step
