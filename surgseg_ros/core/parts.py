@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from surgseg_ros.core.labels import BACKGROUND, NO_DECISION, WRIST
+from surgseg_ros.core.labels import BACKGROUND, NEEDLE, NO_DECISION, THREAD, WRIST
 from surgseg_ros.core.segmentation import Points, select
 from surgseg_ros.core.strips import Strip
 
@@ -28,6 +28,9 @@ _NEXT: Final = 1.5
 """Neighbours are less than this many steps of the grid apart, in x and in y."""
 
 _CROSS: Final = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+_BRIDGE: Final = np.ones((9, 9), np.uint8)
+"""A needle or thread that is narrower than this, in steps of the grid, cuts no part in two."""
+
 _WRIST_END: Final = 0.5
 """Jaws start in the part of the wrist beyond this share of its length."""
 
@@ -39,6 +42,8 @@ MAX_PARTS: Final = 40
 class Part:
     """
     A connected component of one class, or the share of it that belongs to one instrument.
+
+    What a needle or a thread separates is connected.
 
     :param label: its class.
     :param points: (n, 2) x and y in pixels, samples on the grid.
@@ -205,8 +210,13 @@ def _components(grid: NDArray[np.uint8], label: int) -> list[_Component]:
     left, top, width, height = cv2.boundingRect(chosen)
     if width * height < MIN_SAMPLES:
         return []
-    chosen = chosen[top : top + height, left : left + width]
-    _, marks, stats, _ = cv2.connectedComponentsWithStats(chosen, None, None, None, 8, cv2.CV_16U)
+    window = np.s_[top : top + height, left : left + width]
+    chosen = chosen[window]
+    whole = _bridged(chosen, grid[window])
+    _, marks, stats, _ = cv2.connectedComponentsWithStats(whole, None, None, None, 8, cv2.CV_16U)
+    if whole is not chosen:
+        marks[chosen == 0] = 0
+        stats[1:, cv2.CC_STAT_AREA] = np.bincount(marks.reshape(-1), minlength=len(stats))[1:]
     inner = cv2.erode(chosen, _CROSS, borderType=cv2.BORDER_CONSTANT, borderValue=0)
     areas = stats[:, cv2.CC_STAT_AREA]
     order = 1 + np.argsort(-areas[1:], kind='stable')
@@ -215,6 +225,14 @@ def _components(grid: NDArray[np.uint8], label: int) -> list[_Component]:
         for n in order
         if areas[n] >= MIN_SAMPLES
     ]
+
+
+def _bridged(chosen: NDArray[Any], grid: NDArray[np.uint8]) -> NDArray[Any]:
+    """Add to the cells of a class what a needle or a thread covers between two of them."""
+    thin = cv2.inRange(grid, NEEDLE, THREAD)  # two classes that follow each other
+    if cv2.countNonZero(thin):
+        thin = cv2.bitwise_and(thin, cv2.morphologyEx(chosen, cv2.MORPH_CLOSE, _BRIDGE))
+    return chosen | thin if cv2.countNonZero(thin) else chosen
 
 
 def touch(first: Part, second: Part, step_px: float) -> bool:
