@@ -146,9 +146,9 @@ def _attach(
         nearest = [float(np.sort(costs[n])[: 1 + len(sample) // 4].mean()) for n in near]
         tools[near[int(np.argmin(nearest))]].add(part)
         return
+    weight = _AXIAL_WEIGHT if part.label == WRIST else 1.0
     away = [
-        costs_of(part.points, part.label, tools[n], _AXIAL_WEIGHT) * tools[n].width_px
-        for n in close
+        costs_of(part.points, part.label, tools[n], weight) * tools[n].width_px for n in close
     ]
     owner = np.argmin(away, axis=0)
     shares = [(n, select(part.points, owner == place)) for place, n in enumerate(close)]
