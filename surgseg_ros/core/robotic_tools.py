@@ -23,6 +23,7 @@ from surgseg_ros.core.parts import (
 )
 from surgseg_ros.core.segmentation import MIN_CONTACT, Field, Points, select
 from surgseg_ros.core.shafts import EARS, is_covered, join_shafts, orient_shaft
+from surgseg_ros.core.shared_jaws import owners_of_jaws
 from surgseg_ros.core.strip_candidates import TissueGrid
 from surgseg_ros.core.tool_costs import SHARED, SampleCosts, costs_of, may_continue
 from surgseg_ros.core.touching_strips import split_strips
@@ -83,7 +84,7 @@ def group_tools(mask: NDArray[np.uint8], field: Field) -> list[ToolParts]:
         waiting = [part for part in ends if part.label == label]
         costs.prepare(waiting, tools)
         for part in sorted(waiting, key=lambda part: costs.order(part, tools)):
-            _attach(part, tools, costs, mask, field)
+            _attach(part, tools, costs, mask, field, tissue)
     tools = _join_coinciding(tools)
     return sorted(tools, key=lambda tool: float(tool.parts[0].middle[0]))
 
@@ -124,6 +125,7 @@ def _attach(
     known: SampleCosts,
     mask: NDArray[np.uint8],
     field: Field,
+    tissue: TissueGrid,
 ) -> None:
     """Attach a wrist or a clasper to its tool; split it if it belongs to several tools."""
     sample = part.sample
@@ -146,11 +148,14 @@ def _attach(
         nearest = [float(np.sort(costs[n])[: 1 + len(sample) // 4].mean()) for n in near]
         tools[near[int(np.argmin(nearest))]].add(part)
         return
-    weight = _AXIAL_WEIGHT if part.label == WRIST else 1.0
-    away = [
-        costs_of(part.points, part.label, tools[n], weight) * tools[n].width_px for n in close
-    ]
-    owner = np.argmin(away, axis=0)
+    if part.label == CLASPER:
+        owner = owners_of_jaws(part, [tools[n] for n in close], tissue)
+    else:
+        away = [
+            costs_of(part.points, part.label, tools[n], _AXIAL_WEIGHT) * tools[n].width_px
+            for n in close
+        ]
+        owner = np.argmin(away, axis=0)
     shares = [(n, select(part.points, owner == place)) for place, n in enumerate(close)]
     shares = [(n, points) for n, points in shares if len(points) >= MIN_SAMPLES]
     for number, points in shares:
