@@ -148,19 +148,19 @@ def _attach(
         nearest = [float(np.sort(costs[n])[: 1 + len(sample) // 4].mean()) for n in near]
         tools[near[int(np.argmin(nearest))]].add(part)
         return
-    if part.label == CLASPER:
-        owner = owners_of_jaws(part, [tools[n] for n in close], tissue)
-    else:
-        away = [
-            costs_of(part.points, part.label, tools[n], _AXIAL_WEIGHT) * tools[n].width_px
-            for n in close
-        ]
-        owner = np.argmin(away, axis=0)
+    find = owners_of_jaws if part.label == CLASPER else _owners_of_wrist
+    owner = find(part, [tools[n] for n in close], tissue)
     shares = [(n, select(part.points, owner == place)) for place, n in enumerate(close)]
     shares = [(n, points) for n, points in shares if len(points) >= MIN_SAMPLES]
     for number, points in shares:
         tools[number].is_shared |= len(shares) > 1
         tools[number].add(Part(part.label, points, part.step))
+
+
+def _owners_of_wrist(wrist: Part, tools: list[ToolParts], _: TissueGrid) -> NDArray[np.intp]:
+    """Return the index of the tool of each point of a wrist, by distances from their axes."""
+    away = [costs_of(wrist.points, WRIST, t, _AXIAL_WEIGHT) * t.width_px for t in tools]
+    return np.asarray(np.argmin(away, axis=0))
 
 
 def _possible_owners(

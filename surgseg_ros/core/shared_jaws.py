@@ -54,7 +54,7 @@ def owners_of_jaws(part: Part, tools: list[ToolParts], tissue: TissueGrid) -> ND
         owners.append(int(np.min(ends, axis=0).argmin()))
     beside = np.where(covered.T, np.abs(across) / strips.half_at(along), np.inf)
     in_jaw = covered.any(axis=0)
-    return np.where(in_jaw, np.array(owners)[beside.argmin(axis=1)], nearest)
+    return np.asarray(np.where(in_jaw, np.array(owners)[beside.argmin(axis=1)], nearest))
 
 
 def _jaws(part: Part, tissue: TissueGrid) -> tuple[StripArrays, NDArray[np.bool_]] | None:

@@ -11,6 +11,7 @@ from surgseg_ros.core import robotic_tools
 from surgseg_ros.core.labels import CLASPER, SHAFT, WRIST
 from surgseg_ros.core.parts import MIN_SAMPLES, Part, ToolParts
 from surgseg_ros.core.segmentation import Field
+from surgseg_ros.core.strip_candidates import TissueGrid
 
 
 @pytest.mark.parametrize(
@@ -29,7 +30,8 @@ def test_a_wrist_is_shared_only_if_two_tools_get_some_of_it(monkeypatch, of_seco
         robotic_tools, 'costs_of', lambda _points, _label, tool, *_: costs[id(tool)]
     )
     mask = np.zeros((1, 40), np.uint8)
-    robotic_tools._attach(Part(WRIST, points, 1), tools, known, mask, Field(mask.shape))
+    field, tissue = Field(mask.shape), TissueGrid(mask, 1)
+    robotic_tools._attach(Part(WRIST, points, 1), tools, known, mask, field, tissue)
     assert [tool.is_shared for tool in tools] == [is_shared] * 2
     assert [len(tool.wrists) for tool in tools] == [1, int(is_shared)]
 
@@ -71,3 +73,33 @@ def test_parallel_shafts_beside_each_other_are_two():
     mask = bar(empty(), (-20, 60), (300, 200), 24, SHAFT)
     bar(mask, (-20, 85), (300, 225), 16, SHAFT)
     assert len(find(mask)) == 2
+
+
+@pytest.mark.parametrize('gap', [60, 120])
+def test_jaws_that_the_border_cuts_off_are_those_of_the_wrist_between_them(gap):
+    mask = bar(empty(), (240, 255), (240, 300), 20, WRIST)
+    bar(mask, (240 - gap // 4, 300), (240 - gap, 120), 20, CLASPER)
+    bar(mask, (240 + gap // 4, 300), (240 + gap, 120), 20, CLASPER)
+    (found,) = find(mask)
+    assert len(found.parts.claspers) == 2
+
+
+def test_jaws_that_touch_belong_to_the_wrists_at_their_ends():
+    """One jaw reaches over the other one, as far as its wrist."""
+    mask = bar(bar(empty(), (-20, 60), (90, 60), 40, SHAFT), (90, 60), (140, 60), 30, WRIST)
+    bar(bar(mask, (500, 220), (390, 220), 40, SHAFT), (390, 220), (340, 220), 30, WRIST)
+    bar(mask, (140, 60), (320, 150), 18, CLASPER)
+    bar(mask, (340, 220), (250, 60), 18, CLASPER)
+    first, second = sorted(find(mask), key=lambda found: found.box.center_x_px)
+    assert first.parts.claspers[0].points[:, 0].max() > 300
+    assert second.parts.claspers[0].points[:, 1].min() < 80
+    assert first.parts.is_shared
+    assert second.parts.is_shared
+
+
+def test_a_jaw_belongs_to_the_wrist_that_it_touches_not_to_a_shaft_without_one_before_it():
+    mask = bar(empty(), (240, -20), (240, 90), 60, SHAFT)
+    bar(mask, (240, 90), (240, 230), 40, CLASPER)
+    bar(mask, (240, 230), (240, 300), 40, WRIST)
+    jaws = max(find(mask), key=lambda found: found.area_px if found.parts.wrists else 0)
+    assert jaws.parts.claspers[0].points[:, 1].max() > 220

@@ -3,6 +3,8 @@
 
 import math
 
+import cv2
+import numpy as np
 import pytest
 from drawn_masks import bar, empty, tools_of
 
@@ -39,3 +41,30 @@ def test_a_shaft_of_which_one_edge_is_visible_is_separate_from_the_one_that_it_m
     bar(mask, (330, 300), (330, 140), 50, SHAFT)
     bar(mask, (355, 300), (355, 170), 30, THREAD)
     assert len(tools_of(mask)) == 2
+
+
+def test_shafts_that_form_a_wedge_are_two():
+    mask = bar(empty(), (-20, 150), (200, 150), 80, SHAFT)
+    bar(mask, (-20, 40), (280, 150), 60, SHAFT)
+    first, second = tools_of(mask)
+    assert 0.4 < first.area_px / second.area_px < 2.5
+
+
+def test_a_shaft_that_narrows_is_one():
+    mask = empty()
+    cv2.fillPoly(mask, [np.array([(0, 20), (300, 110), (300, 150), (0, 240)])], SHAFT)
+    assert len(tools_of(mask)) == 1
+
+
+def test_a_step_of_a_shaft_at_the_border_belongs_to_it():
+    mask = bar(empty(), (-20, 130), (300, 130), 80, SHAFT)
+    bar(mask, (-20, 80), (160, 80), 24, SHAFT)
+    assert len(tools_of(mask)) == 1
+
+
+def test_a_short_shaft_keeps_the_direction_of_its_edges():
+    mask = bar(empty(), (480, 130), (180, 130), 24, SHAFT)
+    bar(mask, (160, 290), (160, 150), 100, SHAFT)
+    bar(mask, (160, 150), (160, 110), 70, WRIST)
+    found = min(tools_of(mask), key=lambda found: found.box.center_x_px)
+    assert abs(found.parts.strip.direction[1]) > 0.95
