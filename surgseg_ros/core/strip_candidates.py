@@ -14,7 +14,7 @@ from surgseg_ros.core.labels import BACKGROUND
 from surgseg_ros.core.segmentation import Points, select
 from surgseg_ros.core.strips import Strip
 
-_MAX_CANDIDATES: Final = 12
+_MAX_FILLED, _MAX_CANDIDATES = 24, 12
 _MAX_EDGES: Final = 16
 _MIN_EDGE: Final = 6.0
 """Shortest edge, in steps of the grid."""
@@ -170,7 +170,7 @@ def find_candidates(
     """
     strips = _between(_edges(points, tissue))
     covered = strips.within(*strips.coordinates(sample), tissue.step).T
-    chosen = _largest(covered, least, 2 * _MAX_CANDIDATES)
+    chosen = _largest(covered, least, _MAX_FILLED)
     strips, covered = fill(strips.take(chosen), sample, tissue)
     lengths = strips.ends_px - strips.starts_px
     widths = 2 * strips.half_at((strips.starts_px + strips.ends_px) / 2)
@@ -241,9 +241,12 @@ def _edges(points: Points, tissue: TissueGrid) -> Points:
     """Find (n, 2, 2) straight edges beside tissue; all have the region on one side."""
     step = tissue.step
     columns, rows = (points.T / step).astype(np.int32)
-    left, top = columns.min(), rows.min()
-    image = np.zeros((int(rows.max() - top) + 1, int(columns.max() - left) + 1), np.uint8)
-    image[rows - top, columns - left] = 1
+    (left, top), (right, bottom) = (
+        (int(columns.min()), int(rows.min())),
+        (int(columns.max()), int(rows.max())),
+    )
+    image = np.zeros((bottom - top + 1, right - left + 1), np.uint8)
+    image.reshape(-1)[(rows - top) * image.shape[1] + columns - left] = 1
     outlines, _ = cv2.findContours(image, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     polygons = [
         cv2.approxPolyDP(outline, _TOLERANCE, True).reshape(-1, 2)

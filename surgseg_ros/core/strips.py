@@ -86,12 +86,13 @@ class Strip:
         )
 
 
-def fit_strip(points: Points, field: Field) -> Strip:
+def fit_strip(points: Points, field: Field, rim: Points | None = None) -> Strip:
     """
     Fit a strip: the bisector of two straight edges, each a robust fit to its points.
 
     :param points: (n, 2) on the field's grid, in reading order; at least three.
     :param field: the visible part of the image; edges at its border are ignored.
+    :param rim: (m, 2) those of the points that lack a neighbour, in reading order, if known.
     :return: the strip; its direction is arbitrary.
     """
     step_px, origin = field.step, points.mean(axis=0)
@@ -100,7 +101,8 @@ def fit_strip(points: Points, field: Field) -> Strip:
     direction = vectors[:, 1]
     if squares[1] < _STUB**2 * squares[0]:
         direction = _inward(points, field, direction)
-    rim = _ends_of_lines(points, 0 if abs(direction[0]) > abs(direction[1]) else 1, step_px)
+    rim = points if rim is None else rim
+    rim = _ends_of_lines(rim, 0 if abs(direction[0]) > abs(direction[1]) else 1, step_px)
     for _ in range(_ROUNDS):
         normal = np.array([-direction[1], direction[0]])
         along, across = np.stack([direction, normal]) @ (rim - origin).T

@@ -27,7 +27,7 @@ from surgseg_ros.core.strips import Strip, angle_between, fit_strip
 _MISFIT: Final = 0.12
 """A region is one strip if the share of it outside, plus that of tissue inside, is smaller."""
 
-_WEDGE: Final = 0.1
+_WEDGE: Final = 0.25
 """One whose half width changes more than this along it may also be two that form a wedge."""
 
 _ALONE: Final = 0.55
@@ -92,7 +92,7 @@ def split_strips(
     :param field: the visible part of the image.
     :return: each strip with an (n,) mask of its points; every point belongs to one strip.
     """
-    points, whole = part.points, fit_strip(part.points, field)
+    points, whole = part.points, fit_strip(part.points, field, part.rim)
     found = []
     if abs(whole.slope) > _WEDGE or _misfit(whole, points, tissue) > _MISFIT:
         found = _choose_strips(points, tissue, field)
@@ -102,7 +102,7 @@ def split_strips(
         owned = [np.asarray(owner == number) for number in range(len(found))]
         if min(map(np.count_nonzero, owned)) >= 3:
             strips = [_refit(each, points, field) for each in found]
-            if _least_alone(strips, points, field.step) >= _ALONE:
+            if _least_alone(strips, sample_evenly(points, field.step), field.step) >= _ALONE:
                 return list(zip(strips, owned))
     return [(whole, np.ones(len(points), bool))]
 
@@ -144,6 +144,8 @@ def _choose_strips(points: Points, tissue: TissueGrid, field: Field) -> list[_Fo
     if not len(candidates.covered):
         return []
     chosen = _choose_candidates(candidates, least)
+    if not chosen and np.count_nonzero(~candidates.covered[0]) < least:
+        return []
     strips, covered = fill(candidates.strips.take(chosen or [0]), points, tissue, _FINE_PLACES)
     found = [_Found(strips.strip(number), own) for number, own in enumerate(covered)]
     return found if chosen else _with_rest(found[0], points, field)
