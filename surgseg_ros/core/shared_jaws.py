@@ -60,13 +60,13 @@ def owners_of_jaws(part: Part, tools: list[ToolParts], tissue: TissueGrid) -> ND
 def _jaws(part: Part, tissue: TissueGrid) -> tuple[StripArrays, NDArray[np.bool_]] | None:
     """Find the straight jaws of a region, and their points; None if they are not several."""
     sample = sample_evenly(part.points, part.step)
-    least = _SHARE * len(sample)
-    candidates = find_candidates(part.points, sample, tissue, least)
+    min_points = _SHARE * len(sample)
+    candidates = find_candidates(part.points, sample, tissue, min_points)
     uncovered, chosen = np.ones(len(sample), bool), list[int]()
     while len(chosen) < _MAX_JAWS and len(candidates.covered):
         gains = np.count_nonzero(candidates.covered & uncovered, axis=1)
         best = int(gains.argmax())
-        if gains[best] < least:
+        if gains[best] < min_points:
             break
         chosen.append(best)
         uncovered &= ~candidates.covered[best]

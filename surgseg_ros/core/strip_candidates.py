@@ -157,7 +157,7 @@ class Candidates(NamedTuple):
 
 
 def find_candidates(
-    points: Points, sample: Points, tissue: TissueGrid, least: float
+    points: Points, sample: Points, tissue: TissueGrid, min_points: float
 ) -> Candidates:
     """
     Find the strips between two edges of a region that it fills.
@@ -165,25 +165,25 @@ def find_candidates(
     :param points: (n, 2) of the region, on the grid.
     :param sample: (m, 2) some of them, evenly distributed.
     :param tissue: what surrounds the region.
-    :param least: smallest number of points of the sample in a strip.
+    :param min_points: smallest number of points of the sample in a strip.
     :return: the candidates.
     """
     strips = _between(_edges(points, tissue))
     covered = strips.within(*strips.coordinates(sample), tissue.step).T
-    chosen = _largest(covered, least, _MAX_FILLED)
+    chosen = _largest(covered, min_points, _MAX_FILLED)
     strips, covered = fill(strips.take(chosen), sample, tissue)
     lengths = strips.ends_px - strips.starts_px
     widths = 2 * strips.half_at((strips.starts_px + strips.ends_px) / 2)
     covered[lengths < _STUB * widths] = False
-    chosen = _largest(covered, least, _MAX_CANDIDATES)
+    chosen = _largest(covered, min_points, _MAX_CANDIDATES)
     return Candidates(strips.take(chosen), covered[chosen])
 
 
-def _largest(covered: NDArray[np.bool_], least: float, count: int) -> NDArray[np.intp]:
+def _largest(covered: NDArray[np.bool_], min_points: float, count: int) -> NDArray[np.intp]:
     """List the rows of a (k, m) mask with the most points, if they have at least some."""
     counts = np.count_nonzero(covered, axis=1)
     order = np.argsort(-counts, kind='stable')[:count]
-    return np.asarray(order[counts[order] >= max(least, 1)])
+    return np.asarray(order[counts[order] >= max(min_points, 1)])
 
 
 def fill(

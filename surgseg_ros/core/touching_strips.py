@@ -102,12 +102,12 @@ def split_strips(
         owned = [np.asarray(owner == number) for number in range(len(found))]
         if min(map(np.count_nonzero, owned)) >= 3:
             strips = [_refit(each, points, field) for each in found]
-            if _least_alone(strips, sample_evenly(points, field.step), field.step) >= _ALONE:
+            if _min_alone(strips, sample_evenly(points, field.step), field.step) >= _ALONE:
                 return list(zip(strips, owned))
     return [(whole, np.ones(len(points), bool))]
 
 
-def _least_alone(strips: list[Strip], points: Points, step: int) -> float:
+def _min_alone(strips: list[Strip], points: Points, step: int) -> float:
     """Return the least share of a strip's points that no other strip contains."""
     arrays = StripArrays.of(*strips)
     along, across = arrays.coordinates(points)
@@ -139,24 +139,24 @@ def _misfit(strip: Strip, points: Points, tissue: TissueGrid) -> float:
 def _choose_strips(points: Points, tissue: TissueGrid, field: Field) -> list[_Found]:
     """Choose two or more strips that cover a region; return none if it takes only one."""
     sample = sample_evenly(points, tissue.step)
-    least = _SHARE * len(sample)
-    candidates = find_candidates(points, sample, tissue, least)
+    min_points = _SHARE * len(sample)
+    candidates = find_candidates(points, sample, tissue, min_points)
     if not len(candidates.covered):
         return []
-    chosen = _choose_candidates(candidates, least)
-    if not chosen and np.count_nonzero(~candidates.covered[0]) < least:
+    chosen = _choose_candidates(candidates, min_points)
+    if not chosen and np.count_nonzero(~candidates.covered[0]) < min_points:
         return []
     strips, covered = fill(candidates.strips.take(chosen or [0]), points, tissue, _FINE_PLACES)
     found = [_Found(strips.strip(number), own) for number, own in enumerate(covered)]
     return found if chosen else _with_rest(found[0], points, field)
 
 
-def _choose_candidates(candidates: Candidates, least: float) -> list[int]:
+def _choose_candidates(candidates: Candidates, min_points: float) -> list[int]:
     """List the numbers of two or more strips of which each covers enough alone; or none."""
     covered = candidates.covered.astype(np.float32)
     sizes = covered.sum(axis=1)
     alone = sizes[:, None] - covered @ covered.T  # (k, k) points of one that another lacks
-    apart = alone >= np.maximum(least, _OWN * sizes)[:, None]
+    apart = alone >= np.maximum(min_points, _OWN * sizes)[:, None]
     apart &= apart.T
 
     def are_separate(first: int, second: int) -> bool:
@@ -166,13 +166,13 @@ def _choose_candidates(candidates: Candidates, least: float) -> list[int]:
 
     both = np.triu(np.where(apart, sizes[:, None] + alone.T, 0.0))
     order = np.argsort(-both, axis=None, kind='stable')
-    large = order[: np.count_nonzero(both > sizes[0] + least)].tolist()
+    large = order[: np.count_nonzero(both > sizes[0] + min_points)].tolist()
     pairs = (divmod(place, len(sizes)) for place in large)
     chosen = list(next((pair for pair in pairs if are_separate(*pair)), ()))
     while chosen and len(chosen) < _MAX_STRIPS:
         gains = np.count_nonzero(candidates.covered & ~candidates.covered[chosen].any(0), axis=1)
         order = np.argsort(-gains, kind='stable')
-        others = order[: np.count_nonzero(gains >= least)].tolist()
+        others = order[: np.count_nonzero(gains >= min_points)].tolist()
         fits = (n for n in others if all(are_separate(n, known) for known in chosen))
         best = next(fits, None)
         if best is None:

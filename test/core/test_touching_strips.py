@@ -44,8 +44,8 @@ def test_a_shaft_of_which_one_edge_is_visible_is_separate_from_the_one_that_it_m
 
 
 def test_shafts_that_form_a_wedge_are_two():
-    mask = bar(empty(), (-20, 150), (200, 150), 80, SHAFT)
-    bar(mask, (-20, 40), (280, 150), 60, SHAFT)
+    mask = bar(empty(), (-20, 150), (160, 150), 90, SHAFT)
+    bar(mask, (-20, 20), (150, 130), 70, SHAFT)
     first, second = tools_of(mask)
     assert 0.4 < first.area_px / second.area_px < 2.5
 
