@@ -18,6 +18,7 @@ LINE_POINTS: Final = 16
 _MIN_POINTS: Final = 8
 _NEAR_ARC: Final = 0.3
 _END: Final = 0.1
+"""Share of an arc beside a point of it by which the place of the point is fitted."""
 
 
 class Arc(NamedTuple):
@@ -67,17 +68,28 @@ def fit_arc(points: Points, step_px: float) -> Arc | None:
     turned = (np.arctan2(away[:, 1], away[:, 0]) - first) % (2 * math.pi)
     distance = np.hypot(*away.T)
 
-    def at(low: float, high: float, share: float) -> tuple[Points, float]:
-        chosen = (turned >= low * length - 1e-9) & (turned <= high * length + 1e-9)
-        mean = float(distance[chosen].mean()) if chosen.any() else radius
-        angle = first + share * length
-        return centre + mean * np.array([math.cos(angle), math.sin(angle)]), float(chosen.sum())
+    def at(share: float) -> Points:
+        """Return a point of the arc; the ends are half a step beyond the last samples."""
+        near = np.abs(turned - share * length) <= _END * length
+        value = _value_at_zero(turned[near] - share * length, distance[near]) or radius
+        angle = first + share * length + (share - 0.5) * step_px / radius
+        return centre + value * np.array([math.cos(angle), math.sin(angle)])
 
-    start, start_width = at(0, _END, 0.0)
-    stop, stop_width = at(1 - _END, 1, 1.0)
-    middle, _ = at(0.4, 0.6, 0.5)
+    start_width = float(np.count_nonzero(turned <= _END * length))
+    stop_width = float(np.count_nonzero(turned >= (1 - _END) * length))
+    start, middle, stop = at(0.0), at(0.5), at(1.0)
     residual = float(np.std(distance))
     return Arc(centre, radius, start, stop, middle, start_width, stop_width, residual)
+
+
+def _value_at_zero(x: Points, y: Points) -> float:
+    """Return the value at 0 of the line that fits (n,) y at (n,) x; 0 without any."""
+    if not len(x):
+        return 0.0
+    middle = float(x.mean())
+    square = float(((x - middle) ** 2).sum())
+    slope = float(((x - middle) * y).sum()) / square if square > 0 else 0.0
+    return float(y.mean()) - slope * middle
 
 
 def fit_circle(points: Points) -> tuple[Points, float] | None:

@@ -11,7 +11,7 @@ from drawn_masks import bar, empty, find, tool
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from surgseg_ros.core.curves import LINE_POINTS, centre_line, fit_arc, fit_circle, resample
+from surgseg_ros.core.curves import LINE_POINTS
 from surgseg_ros.core.detections import find_instruments, instance_image, without_decision
 from surgseg_ros.core.geometry import MAX_INSTRUMENTS, find_geometries, min_distances
 from surgseg_ros.core.keypoints import KeypointKind
@@ -212,23 +212,6 @@ def test_no_decision_has_no_keypoints():
     mask = np.full((270, 480), NO_DECISION, np.uint8)
     (unknown,) = without_decision(mask.shape)
     assert find_geometries([unknown], mask)[0].keypoints == ()
-
-
-def test_a_circle_is_fitted_to_a_short_arc_without_bias():
-    rng = np.random.default_rng(0)
-    angles = rng.uniform(0, 1.2, 300)
-    ring = np.stack([np.cos(angles), np.sin(angles)], axis=1) * rng.normal(50, 0.8, 300)[:, None]
-    centre, radius = fit_circle(ring + np.array([200, 100]))
-    assert radius == pytest.approx(50, abs=1.5)
-    assert centre == pytest.approx((200, 100), abs=2)
-    assert fit_arc(np.stack([np.arange(20.0), np.arange(20.0)], axis=1), 1.0) is None
-
-
-def test_a_path_and_its_points_keep_the_ends():
-    points = np.stack([np.arange(0.0, 60), np.zeros(60)], axis=1)
-    line = resample(centre_line(points, 3.0), 5)
-    assert sorted(line[:, 0]) == pytest.approx([1, 15.5, 29.5, 44, 58], abs=1.5)
-    assert resample(points[:1], 3).tolist() == [[0, 0]] * 3
 
 
 ANYWHERE = (KINDS.THREAD_LINE, KINDS.THREAD_END, KINDS.SHAFT_AXIS)
