@@ -209,6 +209,11 @@ _GAP_CELLS: Final = 14.0
 _COVERED_GAP_CELLS: Final = 36.0
 """Widest gap between two pieces of the same thread, in cells, if a tool covers it."""
 
+_BODY: Final = 400
+
+_TOUCH_CELLS: Final = 1.5
+"""Largest distance, in cells, from the end of a piece to a sample of one that it touches."""
+
 _TURN_RAD: Final = 0.9
 
 _ARC_TURN_RAD: Final = 1.45
@@ -221,10 +226,12 @@ class ThreadEnds(NamedTuple):
 
     :param places: (2,) x and y of each end, in pixels.
     :param directions: (2,) direction of each end, pointing outwards; not normalized.
+    :param body: (n, 2) at most _BODY of its samples.
     """
 
     places: tuple[Points, ...]
     directions: tuple[Points, ...]
+    body: Points
 
 
 def thread_ends(points: Points, field: Field) -> ThreadEnds:
@@ -236,10 +243,13 @@ def thread_ends(points: Points, field: Field) -> ThreadEnds:
     :return: its ends.
     """
     line = centre_line(points, field.size[0] / LINE_CELLS)
+    body = points[:: len(points) // _BODY + 1]
     if len(line) < 2:
-        return ThreadEnds((line[0],), (np.zeros(2),))
+        return ThreadEnds((line[0],), (np.zeros(2),), body)
     span = min(3, len(line) - 1)
-    return ThreadEnds((line[0], line[-1]), (line[0] - line[span], line[-1] - line[-1 - span]))
+    return ThreadEnds(
+        (line[0], line[-1]), (line[0] - line[span], line[-1] - line[-1 - span]), body
+    )
 
 
 def is_same_thread(thread: ThreadEnds, piece: ThreadEnds, mask: NDArray[np.uint8]) -> bool:
@@ -249,11 +259,13 @@ def is_same_thread(thread: ThreadEnds, piece: ThreadEnds, mask: NDArray[np.uint8
     :param thread: ends of the one piece.
     :param piece: ends of the other piece.
     :param mask: (H, W) uint8 class index, in which other objects may cover the gap.
-    :return: whether one end of each piece points at the other piece.
+    :return: whether one end of each piece points at the other piece, or an end touches it.
     """
     cell = mask.shape[0] / LINE_CELLS
-    for start, out in zip(*thread):
-        for stop, back in zip(*piece):
+    if _touches(thread, piece, cell) or _touches(piece, thread, cell):
+        return True
+    for start, out in zip(thread.places, thread.directions):
+        for stop, back in zip(piece.places, piece.directions):
             gap = stop - start
             length = math.hypot(*gap)
             if length > _COVERED_GAP_CELLS * cell:
@@ -266,9 +278,15 @@ def is_same_thread(thread: ThreadEnds, piece: ThreadEnds, mask: NDArray[np.uint8
             turns = _turn(out, gap), _turn(gap, -back)
             larger = max(map(abs, turns))
             is_arc = larger < _ARC_TURN_RAD and abs(turns[0] - turns[1]) < _TURN_RAD
-            if length < 1.5 * cell or larger < _TURN_RAD or is_arc:
+            if larger < _TURN_RAD or is_arc:
                 return True
     return False
+
+
+def _touches(thread: ThreadEnds, piece: ThreadEnds, cell: float) -> bool:
+    """Return whether an end of one is at the other, as where a loop of thread crosses itself."""
+    gaps = [float(np.hypot(*(piece.body - place).T).min()) for place in thread.places]
+    return min(gaps) < _TOUCH_CELLS * cell
 
 
 def _turn(first: Points, second: Points) -> float:

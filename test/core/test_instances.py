@@ -308,6 +308,15 @@ def test_a_long_stitch_is_one_thread():
     assert [i.label for i in find(mask)].count(THREAD) == 1
 
 
+@pytest.mark.parametrize(('end', 'count'), [(104, 1), (92, 2)])
+def test_a_loop_of_thread_that_crosses_itself_is_one(end, count):
+    """Its upper strand lies over the other one, with a shadow on both sides."""
+    mask = bar(empty(), (20, 100), (end, 100), 4, THREAD)
+    course = [(108, 180), (108, 40), (180, 40), (180, 100), (113, 100)]
+    cv2.polylines(mask, [np.array(course, np.int32)], False, THREAD, 3)
+    assert [i.label for i in find(mask)].count(THREAD) == count
+
+
 @pytest.mark.parametrize(('stop', 'count'), [((328, 209), 1), ((323, 1), 2)])
 def test_a_thread_may_turn_across_a_gap_as_an_arc_does(stop, count):
     mask = bar(empty(), (152, 209), (222, 100), 4, THREAD)
