@@ -16,6 +16,7 @@ from surgseg_ros.core.reasons import ResultWarning
 from surgseg_ros.core.results import Decision, FrameResult, complete
 from surgseg_ros.core.timing import Stopwatch
 from surgseg_ros.core.track_features import Observed, observe
+from surgseg_ros.core.track_pieces import may_be_pieces
 
 
 class Findings(NamedTuple):
@@ -55,7 +56,7 @@ def find(decision: Decision, *, runs: bool = False) -> Findings:
     grid = result.segmentation.grid_confidence
     pixels, confidence = count_values(result.mask), None if grid is None else grid.mean
     watch.lap('score')
-    geometries = _geometries(result)
+    geometries = geometries_of(result)
     watch.lap('detections')
     observed = _observed(result)
     watch.lap('instruments')
@@ -81,16 +82,27 @@ def without_confidence(decision: Decision) -> Decision:
 
 
 def _observed(result: FrameResult) -> Observed | None:
-    """Do what the tracker would do first, so that it has less to do; it reports an error."""
+    """
+    Do what the tracker would do first, so that it has less to do; it reports an error.
+
+    :return: None also if the tracker needs the runs, since it may join pieces.
+    """
     height, width = result.mask.shape
     try:
+        if may_be_pieces(result.instruments, (height, width)):
+            return None
         return observe(result.instruments, (height, width))
     except Exception:
         return None
 
 
-def _geometries(result: FrameResult) -> tuple[Geometry, ...] | None:
-    """Find the keypoints of instruments, as the node does if the topic has a subscriber."""
+def geometries_of(result: FrameResult) -> tuple[Geometry, ...] | None:
+    """
+    Find the keypoints of instruments, as the node does if the topic has a subscriber.
+
+    :param result: the instruments, and their mask.
+    :return: keypoints of each; None without a decision, or if that failed.
+    """
     if not result.is_decided:
         return None
     found = result.segmentation

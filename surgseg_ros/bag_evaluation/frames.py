@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from surgseg_ros.bag_evaluation.bag_scan import error_text
-from surgseg_ros.bag_evaluation.findings import Findings, find, without_confidence
+from surgseg_ros.bag_evaluation.findings import Findings, find, geometries_of, without_confidence
 from surgseg_ros.bag_evaluation.worker_pool import WorkerPool
 from surgseg_ros.bags.reading import Bag, BagError
 from surgseg_ros.core.errors import describe
@@ -383,10 +383,12 @@ def tracked(answer: Answer, pipeline: CameraPipeline) -> Answer:
 
     :param answer: must be called with every answer, in the order of the bag.
     :param pipeline: pipeline of the bag's camera.
-    :return: the answer with ids.
+    :return: the answer with ids; pieces that the tracks join have the keypoints of the whole.
     """
-    result = pipeline.track(answer.result, answer.found.observed)
-    return answer._replace(result=result, ms={**answer.ms, **result.stage_ms})
+    result, found = pipeline.track(answer.result, answer.found.observed), answer.found
+    if len(result.instruments) != len(found.instruments):
+        found = found._replace(geometries=geometries_of(result))
+    return answer._replace(result=result, found=found, ms={**answer.ms, **result.stage_ms})
 
 
 def _reported(error: Exception, what: str) -> tuple[str, str]:

@@ -150,6 +150,31 @@ def _grid_confidence(segmentation: Segmentation) -> GridConfidence:
     return GridConfidence(segmentation.confidence, Roi(0, 0, width, height))
 
 
+def join_instruments(
+    instruments: Sequence[Instrument], groups: Sequence[Sequence[int]]
+) -> tuple[Instrument, ...]:
+    """
+    Join pieces that are one instrument.
+
+    :param instruments: as `find_instruments` returns them; those of a group have the same class,
+        which is not robotic tool.
+    :param groups: indices of the pieces of each instrument, in no more than one group each.
+    :return: the instruments, in the order of `find_instruments`.
+    """
+    joined = [_joined([instruments[place] for place in group]) for group in groups]
+    pieces = {place for group in groups for place in group}
+    others = [one for place, one in enumerate(instruments) if place not in pieces]
+    return tuple(sorted([*others, *joined], key=_order))
+
+
+def _joined(pieces: Sequence[Instrument]) -> Instrument:
+    runs = Runs(*(np.concatenate(x) for x in zip(*(one.runs for one in pieces if one.runs))))
+    runs = runs.take(np.lexsort((runs.starts, runs.rows)))
+    area_px = sum(one.area_px for one in pieces)
+    score = sum(one.score * one.area_px for one in pieces) / area_px
+    return Instrument(pieces[0].label, score, _oriented_box(runs), area_px, runs)
+
+
 def instance_image(
     instruments: Sequence[Instrument], mask: NDArray[np.uint8]
 ) -> NDArray[np.uint8]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from surgseg_ros.core.detections import Instrument
 from surgseg_ros.core.runs import cell_side_px
 from surgseg_ros.core.track_features import MAX_TRACKED, Features, Observed, Values, observe
+from surgseg_ros.core.track_pieces import Wholes, rejoin_pieces
 
 DEFAULT_TRACK_LOST_MS: Final = 500
 LONGEST_LOSS_MS: Final = 10_000
@@ -185,10 +186,11 @@ class Tracker:
             decision, as `without_decision` returns them.
         :param size: (H, W) of the image in pixels.
         :param stamp_ns: stamp of the image; None if there is none.
-        :param observed: what `observe` returns for them, if it is known; then the instruments need
-            neither runs nor parts.
+        :param observed: what `observe` returns for them, if it is known and `may_be_pieces` is
+            False; then the instruments need neither runs nor parts.
         :return: the instruments with `track_id`; it is 0 without a decision, and for all but the
-            MAX_TRACKED largest instruments.
+            MAX_TRACKED largest instruments. Pieces of an instrument that was whole in the last
+            image are one, see `rejoin_pieces`.
         """
         dt_ns = self._elapsed_ns(stamp_ns)
         if size != self._size or not 0 < dt_ns <= LONGEST_GAP_NS:
@@ -196,6 +198,8 @@ class Tracker:
         self._size, self._stamp_ns = size, stamp_ns
         self._last_ns, self._now_ns = self._now_ns, self._now_ns + dt_ns
         self._predict(dt_ns / 1e9)
+        if observed is None:
+            instruments = self._rejoined(instruments)
         indices, seen = observed or observe(instruments, size)
         numbers = np.zeros(len(instruments), np.intp)
         if seen is not None:
@@ -210,6 +214,16 @@ class Tracker:
         if stamp_ns is None or self._stamp_ns is None:
             return INTERVAL_NS
         return stamp_ns - self._stamp_ns or INTERVAL_NS
+
+    def _rejoined(self, instruments: Sequence[Instrument]) -> Sequence[Instrument]:
+        """Join what are pieces of an instrument that was seen in the last image, just before."""
+        if self._tracks is None or self._now_ns - self._last_ns > self._lost_ns:
+            return instruments
+        last = _take(self._tracks, np.flatnonzero(self._tracks.seen_ns == self._last_ns))
+        known = last.features
+        moved = _shift_cells(known.cells, last.motion.places - known.places, self._size)
+        wholes = Wholes(known.labels, np.exp(known.areas), (known.cells > 0) | (moved > 0))
+        return rejoin_pieces(instruments, wholes, self._size)
 
     def _match(self, seen: Features) -> NDArray[np.intp]:
         """Match instruments with tracks, start tracks for the others, and return all ids."""

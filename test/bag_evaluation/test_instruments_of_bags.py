@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 from verbs import verb
 
+from surgseg_ros.bag_evaluation.findings import find
+from surgseg_ros.bag_evaluation.frames import Answer, tracked
 from surgseg_ros.bags.writing import BagWriter
 from surgseg_ros.core.detections import instance_image
 from surgseg_ros.core.geometry import find_geometries
-from surgseg_ros.core.pipeline import CameraPipeline, Decision, complete
+from surgseg_ros.core.labels import HOLDER, THREAD
+from surgseg_ros.core.pipeline import CameraPipeline, Decision, FrameResult, complete
 from surgseg_ros.core.segmentation import GridConfidence, Roi, Segmentation
 from surgseg_ros.evaluation.instrument_folders import read_frame
 from surgseg_ros.messages.images import image_to_msg
@@ -50,6 +53,22 @@ def test_instruments_of_a_bag_are_those_that_predict_finds_in_its_images(
         np.testing.assert_array_equal(frame.instances, expected[name].instances)
         assert frame.listed == expected[name].listed
     assert evaluate('--bag', bag, *given, '--instruments', tmp_path / 'found') == 2
+
+
+def test_pieces_that_the_tracks_join_have_the_keypoints_of_the_whole():
+    mask, pipeline = np.zeros(SIZE, np.uint8), CameraPipeline()
+    mask[10:110, 60:66] = mask[104:110, 60:140] = THREAD
+    covered = mask.copy()
+    covered[70:102] = HOLDER
+    for number, image in enumerate((mask, covered)):
+        whole = GridConfidence(np.full((1, 1), 230, np.uint8), Roi(0, 0, *SIZE[::-1]))
+        segmentation = Segmentation(image, grid_confidence=whole)
+        decision = Decision(segmentation, stamp_ns=START_NS + number * 10**8)
+        found = find(decision)
+        result = FrameResult(**vars(decision), instruments=found.instruments)
+        after = tracked(Answer(0, None, result, found, {}, ()), pipeline)
+    assert len(after.result.instruments) < len(found.instruments)
+    assert list(after.found.geometries) == find_geometries(after.result.instruments, covered)
 
 
 class Recorded:

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Joins pieces of an instrument that was whole in the last image and is partly covered now."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Final, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from surgseg_ros.core.detections import Instrument, join_instruments
+from surgseg_ros.core.labels import HOLDER, NEEDLE, SUCTION, THREAD
+from surgseg_ros.core.runs import Runs, coarse_masks
+from surgseg_ros.core.segmentation import Points
+
+_LABELS: Final = (SUCTION, HOLDER, NEEDLE, THREAD)
+"""Long instruments; clips lie side by side, and robotic tools have parts of their own."""
+
+_MAX_PIECES: Final = 8
+"""With more instruments of a class, none are joined: each pair of them is compared."""
+
+_INSIDE: Final = 0.8
+"""Least share of a piece that lies in the cells of the whole instrument, or next to them."""
+
+_GROWTH: Final = 1.3
+"""The pieces have at most this many times the area of the whole instrument."""
+
+_MAX_GAP: Final = 0.35
+"""Widest gap between two pieces, in image heights."""
+
+_COVERED_SHARE: Final = 0.8
+"""Least share of the gap that instruments of other classes cover."""
+
+_SAMPLE: Final = 50
+"""Number of runs of a piece of which the ends are compared."""
+
+
+class Wholes(NamedTuple):
+    """
+    Instruments of the last image, one row each.
+
+    :param labels: (n,) class.
+    :param areas_px: (n,) number of pixels.
+    :param cells: (n, rows, columns) whether each was in a cell, or is predicted there.
+    """
+
+    labels: NDArray[np.intp]
+    areas_px: NDArray[np.float64]
+    cells: NDArray[np.bool_]
+
+
+def may_be_pieces(instruments: Sequence[Instrument], size: tuple[int, int]) -> bool:
+    """
+    Return whether `rejoin_pieces` may join some of the instruments, whatever there was before.
+
+    :param instruments: instruments of an image, as `find_instruments` returns them.
+    :param size: (H, W) of the image in pixels.
+    :return: whether instruments of other classes cover the gap between two of one.
+    """
+    for label in _LABELS:
+        places = [place for place, one in enumerate(instruments) if one.label == label]
+        if 1 < len(places) <= _MAX_PIECES:
+            covers, ends = _gaps(instruments, places, size)
+            if any(covers.cover_gap(ends[a], ends[b]) for a, b in combinations(places, 2)):
+                return True
+    return False
+
+
+def rejoin_pieces(
+    instruments: Sequence[Instrument], wholes: Wholes, size: tuple[int, int]
+) -> Sequence[Instrument]:
+    """
+    Join instruments that were one in the last image, if others cover the gaps between them now.
+
+    Pieces alone may not show that they belong together: of a short one, direction and radius are
+    unknown.
+
+    :param instruments: instruments of the image, as `find_instruments` returns them.
+    :param wholes: instruments of the last image.
+    :param size: (H, W) of the image in pixels.
+    :return: the instruments, in the order of `find_instruments`.
+    """
+    groups: list[list[int]] = []
+    for label in _LABELS:
+        chosen = np.flatnonzero(wholes.labels == label)
+        places = [place for place, one in enumerate(instruments) if one.label == label]
+        if not len(chosen) or not 1 < len(places) <= _MAX_PIECES:
+            continue
+        pieces = [instruments[place] for place in places]
+        owners = _owners(pieces, wholes.cells[chosen], size)
+        for owner in np.flatnonzero(np.bincount(owners[owners >= 0]) > 1).tolist():
+            members = [places[n] for n in np.flatnonzero(owners == owner).tolist()]
+            group = _connected(instruments, members, size)
+            area_px = sum(instruments[place].area_px for place in group)
+            if len(group) > 1 and area_px <= _GROWTH * wholes.areas_px[chosen[owner]]:
+                groups.append(group)
+    return join_instruments(instruments, groups) if groups else instruments
+
+
+def _owners(
+    pieces: Sequence[Instrument], wholes: NDArray[np.bool_], size: tuple[int, int]
+) -> NDArray[np.intp]:
+    """Return (n,) the only whole instrument in which each piece lies; -1 if none or several."""
+    runs = [piece.runs for piece in pieces if piece.runs is not None]
+    numbers = np.repeat(np.arange(len(runs)), [len(one.rows) for one in runs])
+    _, rows, starts, ends = (np.concatenate(column) for column in zip(*runs))
+    cells = coarse_masks(numbers, rows, starts, ends, size)
+    shares = cells / cells.sum(axis=(1, 2), keepdims=True)
+    near = [cv2.dilate(whole.astype(np.uint8), np.ones((3, 3), np.uint8)) for whole in wholes]
+    inside = np.einsum('wrc,prc->wp', np.stack(near), shares) >= _INSIDE
+    return np.where(inside.sum(axis=0) == 1, inside.argmax(axis=0), -1)
+
+
+def _connected(
+    instruments: Sequence[Instrument], members: list[int], size: tuple[int, int]
+) -> list[int]:
+    """Return the largest member and those that it reaches across covered gaps."""
+    covers, ends = _gaps(instruments, members, size)
+    rest = sorted(members, key=lambda place: -instruments[place].area_px)
+    group = [rest.pop(0)]
+    for place in group:  # it grows in this loop
+        reached = [other for other in rest if covers.cover_gap(ends[place], ends[other])]
+        group += reached
+        rest = [other for other in rest if other not in reached]
+    return group
+
+
+def _gaps(
+    instruments: Sequence[Instrument], members: list[int], size: tuple[int, int]
+) -> tuple[_Covers, dict[int, Points]]:
+    """Return what may cover gaps between members of a class, and the ends of these."""
+    label = instruments[members[0]].label
+    covers = _Covers([one for one in instruments if one.label != label], size)
+    return covers, {place: _ends(instruments[place].runs) for place in members}
+
+
+class _Covers:
+    """
+    Finds whether instruments cover the gap between two pieces.
+
+    :param instruments: the instruments that may cover it.
+    :param size: (H, W) of the image in pixels.
+    """
+
+    def __init__(self, instruments: Sequence[Instrument], size: tuple[int, int]) -> None:
+        self._max_gap_px, width = _MAX_GAP * size[0], size[1]
+        runs = [one.runs for one in instruments if one.runs is not None]
+        # The first run lies before the image, so that every pixel has one before it.
+        firsts = np.concatenate([[-1], *(one.rows * width + one.starts for one in runs)])
+        lasts = np.concatenate([[-1], *(one.rows * width + one.ends - 1 for one in runs)])
+        order = np.argsort(firsts)
+        self._firsts, self._lasts, self._width = firsts[order], lasts[order], width
+
+    def cover_gap(self, ends: Points, others: Points) -> bool:
+        """Return whether the line between the nearest points is short, and covered."""
+        gaps = np.hypot(*(ends[:, None] - others[None]).transpose(2, 0, 1))
+        one, other = np.unravel_index(gaps.argmin(), gaps.shape)
+        if gaps[one, other] > self._max_gap_px:
+            return False
+        line = np.rint(np.linspace(ends[one], others[other], 17)[1:-1]).astype(np.intp)
+        pixels = line[:, 1] * self._width + line[:, 0]
+        before = np.searchsorted(self._firsts, pixels, 'right') - 1
+        return bool((pixels <= self._lasts[before]).mean() >= _COVERED_SHARE)
+
+
+def _ends(runs: Runs | None) -> Points:
+    """Return (n, 2) x and y of the first and the last pixel of some runs."""
+    if runs is None:
+        return np.empty((0, 2))
+    count = len(runs.rows)
+    some = runs.take(np.linspace(0, count - 1, min(count, _SAMPLE)).astype(np.intp))
+    columns = np.concatenate([some.starts, some.ends - 1])
+    return np.stack([columns, np.tile(some.rows, 2)], axis=1).astype(float)
