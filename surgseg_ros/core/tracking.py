@@ -49,6 +49,9 @@ _GATE: Final = 3.0
 _MAX_DISTANCE: Final = 0.5
 _MIN_OVERLAP: Final = 0.5
 
+_CLOSE: Final = 0.05
+"""Largest distance from where a track was last seen, if it was covered for a long time."""
+
 # Terms of the cost of a match, besides the negative log-likelihood of the position.
 _OVERLAP_COST: Final = 8.0
 _AXIS_COST: Final = 4.0
@@ -291,7 +294,7 @@ def _costs(
     Return the (tracks, instruments) matrix of costs; _NO_MATCH if they cannot match.
 
     A track that is not recent was covered, and continues only where it was last seen: its motion
-    since then is unknown.
+    since then is unknown. A small one may lie beside its former place, since tissue moves.
     """
     known, motion = tracks.features, tracks.motion
     cells = seen.cells.reshape(len(seen.cells), -1).T
@@ -311,8 +314,17 @@ def _costs(
     )
     near = recent[:, None] & (squares < _GATE**2) & (away < _MAX_DISTANCE)
     near |= overlaps > _MIN_OVERLAP
+    near |= ~recent[:, None] & _are_alone(known, seen)
     allowed = near & (known.labels[:, None] == seen.labels)
     return np.where(allowed, costs, _NO_MATCH)
+
+
+def _are_alone(known: Features, seen: Features) -> NDArray[np.bool_]:
+    """Return (tracks, instruments) whether both are close, and no others of the class are near."""
+    away = np.hypot(*(known.places[:, None] - seen.places).transpose(2, 0, 1))
+    near = (known.labels[:, None] == seen.labels) & (away < 2 * _CLOSE)
+    alone = (near.sum(axis=0) == 1) & (near.sum(axis=1, keepdims=True) == 1)
+    return np.asarray(alone & (away < _CLOSE))
 
 
 def _are_covered(tracks: _Tracks, seen: Features, size: tuple[int, int]) -> NDArray[np.bool_]:

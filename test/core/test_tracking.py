@@ -109,6 +109,35 @@ def test_a_covered_instrument_does_not_give_its_id_to_another_one_elsewhere(spee
     assert 1 not in ids(tracker, other, 4200, SUCTION)
 
 
+def clips(*places):
+    """Draw clips, from left to right."""
+    mask = empty()
+    for x in places:
+        bar(mask, (x, 100), (x, 108), 4, CLAMPS)
+    return mask
+
+
+@pytest.mark.parametrize(
+    ('before', 'after', 'expected'),
+    [
+        ([100], [110], [1]),
+        ([100], [116], [3]),
+        ([100, 120], [110], [4]),  # either could be it
+        ([100], [109, 124], [3, 4]),
+        ([100, 180], [110, 190], [1, 2]),
+    ],
+)
+def test_a_small_instrument_that_was_covered_may_have_moved_beside_its_place(
+    before, after, expected
+):
+    tracker, cover = Tracker(), bar(empty(), (-10, 104), (490, 104), 40, HOLDER)
+    for at_ms in range(0, 200, 20):
+        ids(tracker, clips(*before), at_ms)
+    for at_ms in range(200, 2000, 20):
+        ids(tracker, cover, at_ms)
+    assert ids(tracker, clips(*after), 2000, CLAMPS) == expected
+
+
 def test_an_instrument_that_is_covered_for_a_time_is_lost_when_its_place_is_seen():
     tracker, cover = Tracker(), bar(empty(), (100, -10), (100, 280), 60, HOLDER)
     for at_ms in range(0, 200, 20):
