@@ -60,8 +60,8 @@ _AREA_COST: Final = 1.0
 _LOST_TRACK_COST: Final = 3.0
 """For a track that was not seen in the last image: keeps tracks from swapping instruments."""
 
-_NEW_TRACK_COST: Final = 3.0
-"""For a new track: if an instrument falls into pieces, the older track keeps it."""
+_NEW_TRACK_COST: Final = 10.0
+"""For a new track: if an instrument falls into pieces or becomes one, the older track keeps it."""
 
 _NO_MATCH: Final = 1e3
 

@@ -205,6 +205,17 @@ def test_the_larger_piece_keeps_the_id_although_the_smaller_one_is_nearer_to_the
     assert ids(tracker, cut, 330, CLAMPS) == [1, 2]
 
 
+def test_of_two_pieces_that_become_one_the_older_gives_its_id_although_it_is_smaller():
+    tracker = Tracker()
+    first = bar(empty(), (100, 130), (200, 130), 8, CLAMPS)
+    for at_ms in range(0, 990, 33):
+        assert ids(tracker, first, at_ms) == [1]
+    both = bar(first.copy(), (210, 130), (340, 130), 8, CLAMPS)
+    for at_ms in range(990, 1485, 33):
+        assert ids(tracker, both, at_ms) == [1, 2]
+    assert ids(tracker, bar(first, (100, 130), (340, 130), 8, CLAMPS), 1485) == [1]
+
+
 @pytest.mark.parametrize('at_ms', [-1, -5000, LONGEST_GAP_NS // MS + 1], ids=str)
 def test_a_stamp_that_goes_backward_and_a_long_gap_end_all_tracks(at_ms):
     tracker = Tracker()
