@@ -52,9 +52,6 @@ def separate_instruments(
 MAX_REGIONS: Final = 150
 """With more connected components of tools, each is one. Twenty tools in pieces have fewer."""
 
-_MAX_PIECES: Final = 16
-"""With more components of another class, none of them are joined."""
-
 
 def _pieces(runs: Runs, regions: NDArray[np.intp], chosen: NDArray[np.intp]) -> list[Runs]:
     """Return the runs of each connected component of the chosen ones."""
@@ -206,10 +203,10 @@ def join_pieces(pieces: list[Runs], mask: NDArray[np.uint8], field: Field) -> li
     joined = []
     for label in sorted({int(piece.kinds[0]) for piece in pieces}):
         group = [piece for piece in pieces if int(piece.kinds[0]) == label]
-        if label not in _CONTINUATIONS or not 1 < len(group) <= _MAX_PIECES:
+        describe, same, max_pieces = _CONTINUATIONS[label]
+        if not 1 < len(group) <= max_pieces:
             joined += group
             continue
-        describe, same = _CONTINUATIONS[label]
         group.sort(key=lambda piece: -int(piece.lengths.sum()))
         kept: list[list[tuple[Runs, Any]]] = []
         for piece in group:
@@ -306,12 +303,15 @@ def _is_same_needle(needle: _Needle, piece: _Needle, mask: NDArray[np.uint8]) ->
     return fits and _is_covered(points, piece[0], mask)
 
 
-_CONTINUATIONS: Final[dict[int, tuple[Callable[..., Any], Callable[..., bool]]]] = {
-    SUCTION: (_rod, _is_same_rod),
-    HOLDER: (_rod, _is_same_rod),
-    CATHETER: (_points, _is_covered),
-    CLAMPS: (_points, _is_near),
-    NEEDLE: (_needle, _is_same_needle),
-    THREAD: (thread_ends, is_same_thread),
+_CONTINUATIONS: Final[dict[int, tuple[Callable[..., Any], Callable[..., bool], int]]] = {
+    SUCTION: (_rod, _is_same_rod, 8),
+    HOLDER: (_rod, _is_same_rod, 8),
+    CATHETER: (_points, _is_covered, 8),
+    CLAMPS: (_points, _is_near, 16),
+    NEEDLE: (_needle, _is_same_needle, 8),
+    THREAD: (thread_ends, is_same_thread, 16),
 }
-"""By class: the function that describes a piece, and the one that compares two of them."""
+"""
+By class: the function that describes a piece, the one that compares two of them, and the largest
+number of pieces that are compared; of more, none are joined.
+"""

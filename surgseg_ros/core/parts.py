@@ -35,7 +35,10 @@ _WRIST_END: Final = 0.5
 """Jaws start in the part of the wrist beyond this share of its length."""
 
 MAX_PARTS: Final = 40
-"""The largest parts are examined: ten tools with shaft, wrist and two jaws. Noise has more."""
+"""The largest parts are examined: ten tools with shaft, wrist and two jaws."""
+
+NOISE_PARTS: Final = 50
+"""A mask with more parts than this is noise, of which none are examined."""
 
 
 @dataclass(frozen=True)
@@ -163,9 +166,11 @@ def find_parts(grid: NDArray[np.uint8], labels: tuple[int, ...], step: int) -> l
     :param grid: (h, w) uint8 class index, as `sample_grid` returns it.
     :param labels: the classes.
     :param step: distance between neighbouring points of the grid, in pixels.
-    :return: the MAX_PARTS largest components, in the order of the classes.
+    :return: the MAX_PARTS largest components, in the order of the classes; none of noise.
     """
     found = [component for label in labels for component in _components(grid, label)]
+    if len(found) > NOISE_PARTS:
+        return []
     found = sorted(found, key=lambda component: -component.area)[:MAX_PARTS]
     found.sort(key=lambda component: labels.index(component.label))
     return [component.part(step) for component in found]

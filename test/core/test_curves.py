@@ -4,8 +4,10 @@
 import cv2
 import numpy as np
 import pytest
+from drawn_masks import empty, find
 
 from surgseg_ros.core.curves import centre_line, fit_arc, fit_circle, resample
+from surgseg_ros.core.labels import NEEDLE
 
 
 def test_a_circle_is_fitted_to_a_short_arc_without_bias():
@@ -41,3 +43,11 @@ def test_a_path_and_its_points_keep_the_ends():
     line = resample(centre_line(points, 3.0), 5)
     assert sorted(line[:, 0]) == pytest.approx([1, 15.5, 29.5, 44, 58], abs=1.5)
     assert resample(points[:1], 3).tolist() == [[0, 0]] * 3
+
+
+@pytest.mark.parametrize(('pieces', 'found'), [(8, 1), (9, 9)])
+def test_of_many_pieces_of_a_needle_none_are_joined(pieces, found):
+    mask = empty()
+    for start in range(0, 40 * pieces, 40):
+        cv2.ellipse(mask, (240, 130), (90, 90), 0, start, start + 20, NEEDLE, 6)
+    assert len(find(mask)) == found

@@ -312,8 +312,8 @@ def test_a_long_stitch_is_one_thread():
 def test_a_loop_of_thread_that_crosses_itself_is_one(end, count):
     """Its upper strand lies over the other one, with a shadow on both sides."""
     mask = bar(empty(), (20, 100), (end, 100), 4, THREAD)
-    course = [(108, 180), (108, 40), (180, 40), (180, 100), (113, 100)]
-    cv2.polylines(mask, [np.array(course, np.int32)], False, THREAD, 3)
+    line = [(108, 180), (108, 40), (180, 40), (180, 100), (113, 100)]
+    cv2.polylines(mask, [np.array(line, np.int32)], False, THREAD, 3)
     assert [i.label for i in find(mask)].count(THREAD) == count
 
 

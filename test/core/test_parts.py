@@ -7,12 +7,12 @@ from surgseg_ros.core.labels import CLASPER, NEEDLE, SHAFT, SUCTION, THREAD, WRI
 from surgseg_ros.core.parts import Part, find_parts, sample_grid
 
 
-@pytest.mark.parametrize('block_px', [1, 64, 96])
-def test_in_noise_few_parts_are_examined(block_px):
+@pytest.mark.parametrize('block_px', [1, 16, 64])
+def test_in_noise_no_parts_are_examined(block_px):
     blocks = np.random.default_rng(3).integers(0, 10, (1080, 1920), dtype=np.uint8)
     noise = np.kron(blocks[: 1080 // block_px, : 1920 // block_px], np.ones((block_px,) * 2))
     grid = sample_grid(noise.astype(np.uint8), 4)
-    assert len(find_parts(grid, (SHAFT, WRIST, CLASPER), 4)) <= 40
+    assert not find_parts(grid, (SHAFT, WRIST, CLASPER), 4)
 
 
 def test_the_largest_parts_are_examined_in_the_order_of_the_classes():
