@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import yaml
 
-from surgseg_ros.core.model_folder import INTENDED_USES, ModelSpec
+from surgseg_ros.core.model_folder import INTENDED_USES, ModelSpec, read_spec
 from surgseg_ros.core.parameters import AUTO
 from surgseg_ros.training.crop_dataset import Augmentation
 from surgseg_ros.training.data_check import ON_FAULT
@@ -77,6 +77,8 @@ class TrainConfig:
     :param encoder_weights: a name that segmentation_models_pytorch can fetch, a file, or `none`.
     :param start: folder of a model of the same architecture whose weights to start from; empty
         for none.
+    :param start_share: share of these weights in the result, which is interpolated between the
+        best weights of the run and them; 0 for the best weights of the run themselves.
     :param options: as in ModelSpec.
     :param input_size: (height, width) of the network's input in pixels.
     :param fit: how an image is fitted to it; `letterbox` or `stretch`.
@@ -143,6 +145,7 @@ class TrainConfig:
     encoder: str = 'resnet34'
     encoder_weights: str = 'none'
     start: str = ''
+    start_share: float = 0.0
     options: Mapping[str, Any] = field(default_factory=dict)
     input_size: tuple[int, int] = (512, 640)
     fit: str = 'letterbox'
@@ -203,11 +206,17 @@ class TrainConfig:
         for key in ('seed', 'split_seed'):
             self._check(key, 0 <= getattr(self, key) < 2**32, 'from 0 to 4294967295')
         self._check('validation_share', 0 < self.validation_share < 1, 'between 0 and 1')
-        self._check('ema_decay', 0 <= self.ema_decay < 1, 'at least 0 and below 1')
+        for key in ('ema_decay', 'start_share'):
+            self._check(key, 0 <= getattr(self, key) < 1, 'at least 0 and below 1')
         fits = len(self.crop_size) == 2 and all(s >= 32 and s % 32 == 0 for s in self.crop_size)
         self._check('crop_size', fits, 'two multiples of 32')
         counted = self.devices.isdecimal() and int(self.devices) > 0
         self._check('devices', counted or self.devices == 'auto', 'a count, or auto')
+        self._check_together()
+        self.spec()
+
+    def _check_together(self) -> None:
+        """Check settings that depend on others."""
         if bool(self.steps) == bool(self.epochs):
             raise ConfigError(
                 f'steps is {self.steps!r} and epochs is {self.epochs!r}: set one of them, and the '
@@ -218,12 +227,16 @@ class TrainConfig:
                 f'schedule_steps is {self.schedule_steps}, less than the {self.steps} of steps: '
                 'the learning rate would be 0 at the end'
             )
+        if self.start_share and not self.start:
+            raise ConfigError(
+                f'start_share is {self.start_share} without a start: set start to the folder of '
+                'the model to interpolate with, or start_share to 0'
+            )
         if self.normalize_training_colours and not (self.colour_normalization or self.start):
             raise ConfigError(
                 'normalize_training_colours is True without a colour_normalization: set both, for '
                 'example colour_normalization={target: [130, 70, 70], power: 0.6}'
             )
-        self.spec()
 
     def _check(self, key: str, fits: bool, expected: str) -> None:
         if not fits:
@@ -246,10 +259,15 @@ class TrainConfig:
         """
         List the settings that affect the result.
 
-        :return: the settings without FREE, as texts.
+        :return: the settings without FREE, as texts; with a `start_share`, also the hash of the
+            weights in `start`.
+        :raises ModelError: if `start` is needed and cannot be read.
         """
         values = dataclasses.asdict(self)
-        return {key: repr(value) for key, value in values.items() if key not in FREE}
+        result = {key: repr(value) for key, value in values.items() if key not in FREE}
+        if self.start_share:
+            result['weights of start'] = read_spec(self.start).weights_sha256
+        return result
 
 
 _EXPECTED: Final = {

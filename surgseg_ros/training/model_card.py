@@ -312,6 +312,7 @@ def _runs(training: Mapping[str, Any]) -> list[str]:
         ('schedule_steps', 'by a schedule of {} steps'),
         ('minutes', 'at most {:g} minutes'),
         ('seed', 'seed {}'),
+        ('start_share', 'interpolated with the weights before it, whose share is {:g}'),
     ):
         if recipe.get(key) or (key == 'seed' and key in recipe):
             parts.append(words.format(recipe[key]))

@@ -7,7 +7,7 @@ import json
 import math
 import pickle
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -182,6 +182,23 @@ def running_mean(decay: float) -> Callable[[Any, Any, Any], None]:
                 mean.copy_(value)
 
     return follow
+
+
+def interpolate(
+    weights: Mapping[str, Tensor], start: Mapping[str, Tensor], share: float
+) -> dict[str, Tensor]:
+    """
+    Interpolate linearly between two sets of weights, as WiSE-FT does (Wortsman et al. 2022).
+
+    :param weights: tensors by name, with the statistics of batch normalization.
+    :param start: tensors of the same names and shapes.
+    :param share: share of `start`; 0 for `weights`, 1 for `start`.
+    :return: the tensors; counters, which are whole numbers, are those of `weights`.
+    """
+    return {
+        key: value.lerp(start[key].to(value), share) if value.is_floating_point() else value
+        for key, value in weights.items()
+    }
 
 
 _NONE: Final = 'none'

@@ -36,6 +36,8 @@ from surgseg_ros.training.data import Data
 from surgseg_ros.training.model_card import model_card
 from surgseg_ros.training.module import Training
 from surgseg_ros.training.networks import (
+    build_network,
+    interpolate,
     running_mean,
     starting_spec,
     try_network,
@@ -212,9 +214,13 @@ def _finish(module: Training, data: Data, output: Path) -> None:
         intended_use=data.intended_use(),
         training=_provenance(module, data),
     )
+    weights = module.best_weights
+    if config.start_share:
+        start = build_network(config, module.spec).state_dict()
+        weights = interpolate(weights, start, config.start_share)
     device = choose_device(config.device)
     spec, weights = tune_and_score(
-        spec, module.best_weights, data.validation_frames, margins=config.margins, device=device
+        spec, weights, data.validation_frames, margins=config.margins, device=device
     )
     write_model(output, spec, weights)
     written = add_self_test(output)

@@ -9,7 +9,7 @@ import torch
 
 from surgseg_ros.core.model_folder import ModelError
 from surgseg_ros.training.config import TrainConfig
-from surgseg_ros.training.networks import build_network, starting_spec
+from surgseg_ros.training.networks import build_network, interpolate, starting_spec
 
 
 def _build(**settings):
@@ -91,3 +91,18 @@ def test_other_architectures_can_be_trained(architecture, encoder):
     assert logits.shape == (2, 10, 64, 64)
     logits.sum().backward()
     assert all(p.grad is not None for p in network.parameters())
+
+
+@pytest.mark.parametrize(('share', 'expected'), [(0, 1.0), (0.25, 1.5), (1, 3.0)])
+def test_weights_and_statistics_are_interpolated_but_counters_are_not(share, expected):
+    tuned, start = torch.nn.BatchNorm2d(2), torch.nn.BatchNorm2d(2)
+    for norm, value in ((tuned, 1.0), (start, 3.0)):
+        for tensor in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+            torch.nn.init.constant_(tensor, value)
+        norm.num_batches_tracked.fill_(int(value))
+    mixed = interpolate(tuned.state_dict(), start.state_dict(), share)
+    assert mixed.keys() == tuned.state_dict().keys()
+    assert mixed.pop('num_batches_tracked') == 1
+    for key, value in mixed.items():
+        torch.testing.assert_close(value, torch.full((2,), expected), msg=key)
+    assert torch.equal(tuned.running_mean, torch.ones(2)), 'the input is unchanged'

@@ -125,6 +125,20 @@ def test_rejects_a_checkpoint_of_another_run(tmp_path, arguments, capsys):
     assert 'remove it to start from the beginning' in capsys.readouterr().err
 
 
+def test_resuming_interpolates_with_the_same_start_only(tmp_path, arguments):
+    for name, seed in (('first', 0), ('other', 1)):
+        assert main(arguments(name, 'steps=2', f'seed={seed}')) == 0
+    settings = arguments('model', 'steps=2', 'start_share=0.5', f'start={tmp_path / "first"}')
+    assert main(settings) == 0
+    before = _digest(tmp_path / 'model')
+    (tmp_path / 'first').rename(tmp_path / 'moved')
+    moved, other = (f'start={tmp_path / name}' for name in ('moved', 'other'))
+    assert main([*settings, moved, '--resume']) == 0
+    assert _digest(tmp_path / 'model') == before
+    assert main([*settings, other, '--resume']) == 2
+    assert main([*settings, moved, 'start_share=0.25', '--resume']) == 2
+
+
 def test_resuming_a_finished_run_changes_nothing(tmp_path, arguments):
     assert main(arguments('model', 'steps=2')) == 0
     before = _digest(tmp_path / 'model')

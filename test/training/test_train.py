@@ -87,6 +87,25 @@ def test_a_run_starts_from_a_model(tmp_path, config):
     assert spec['training']['start']['steps_done'] == 1
 
 
+def test_the_result_is_interpolated_with_the_weights_of_start(tmp_path, config, data):
+    assert main(['--config', str(config), 'steps=1']) == 0
+    again = ['--config', str(config), f'start={tmp_path / "model"}', 'learning_rate=0.01']
+    for name, share in (('own', 0), ('shared', 0.75)):
+        assert main([*again, f'output={tmp_path / name}', f'start_share={share}']) == 0
+    start, own, shared = (read_model(tmp_path / name) for name in ('model', 'own', 'shared'))
+    moved = 0.0
+    for key, value in own[1].items():
+        if value.is_floating_point():
+            torch.testing.assert_close(shared[1][key], 0.25 * value + 0.75 * start[1][key])
+            moved += float((value - start[1][key]).abs().sum())
+    assert moved > 0
+    assert shared[0].training['recipe']['start_share'] == 0.75
+    assert shared[0].scores != own[0].scores, 'the scores are those of the interpolated weights'
+    text = (tmp_path / 'shared/README.md').read_text()
+    assert 'interpolated with the weights before it, whose share is 0.75' in text
+    assert 'interpolated' not in (tmp_path / 'own/README.md').read_text()
+
+
 def test_color_preprocessing_is_part_of_the_model_and_inherited(tmp_path, config):
     colours = {'target': [130, 70, 70], 'power': 0.5}
     settings = [f'colour_normalization={json.dumps(colours)}', 'normalize_training_colours=true']
