@@ -72,4 +72,5 @@ def _jaws(part: Part, tissue: TissueGrid) -> tuple[StripArrays, NDArray[np.bool_
         uncovered &= ~candidates.covered[best]
     if len(chosen) < 2:
         return None
-    return fill(candidates.strips.take(chosen), part.points, tissue, 128)
+    strips, covered = fill(candidates.strips.take(chosen), part.points, tissue, 128)
+    return (strips, covered) if covered.any(axis=1).all() else None

@@ -100,7 +100,7 @@ def split_strips(
     if found:
         owner = _nearest(points, [each.strip for each in found])
         owned = [np.asarray(owner == number) for number in range(len(found))]
-        if min(map(np.count_nonzero, owned)) >= 3:
+        if min(map(np.count_nonzero, [*owned, *(each.covered for each in found)])) >= 3:
             strips = [_refit(each, points, field) for each in found]
             if _min_alone(strips, sample_evenly(points, field.step), field.step) >= _ALONE:
                 return list(zip(strips, owned))

@@ -68,3 +68,12 @@ def test_a_short_shaft_keeps_the_direction_of_its_edges():
     bar(mask, (160, 150), (160, 110), 70, WRIST)
     found = min(tools_of(mask), key=lambda found: found.box.center_x_px)
     assert abs(found.parts.strip.direction[1]) > 0.95
+
+
+@pytest.mark.parametrize('stop', [748, 752])
+def test_a_hole_in_the_middle_of_a_shaft_costs_no_instruments(stop):
+    mask = np.zeros((1080, 1920), np.uint8)
+    cv2.rectangle(mask, (0, 252), (1500, 347), SHAFT, -1)
+    cv2.line(mask, (300, 1080), (700, 100), SHAFT, 100)
+    mask[272:328, stop - 12 : stop] = 0
+    assert len(tools_of(mask)) in (1, 2)
