@@ -122,7 +122,8 @@ def _connected(
     rest = sorted(members, key=lambda place: -instruments[place].area_px)
     group = [rest.pop(0)]
     for place in group:  # it grows in this loop
-        reached = [other for other in rest if covers.cover_gap(ends[place], ends[other])]
+        pairs = {other: sorted((place, other)) for other in rest}  # as `may_be_pieces` has them
+        reached = [n for n, (a, b) in pairs.items() if covers.cover_gap(ends[a], ends[b])]
         group += reached
         rest = [other for other in rest if other not in reached]
     return group

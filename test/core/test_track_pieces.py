@@ -150,3 +150,17 @@ def test_joining_keeps_every_pixel_and_class(images):
                 for instruments in (found, result)
             )
             assert before == after
+
+
+def test_pieces_are_equally_near_in_both_orders():
+    """Of two gaps of the same width to both arms of a thread, one is covered."""
+    whole = empty()
+    whole[60:200, 100:208] = THREAD
+    whole[72:192, 108:200] = 0
+    parted = whole.copy()
+    parted[60:72, 108:148] = parted[60:72, 160:200] = 0
+    parted[50:90, 160:200] = HOLDER
+    tracker = Tracker()
+    tracked(tracker, whole, 0)
+    is_joined = len(tracked(tracker, parted, 1)) < len(tracked(Tracker(), parted, 0))
+    assert is_joined <= may_be_pieces(find(parted), SIZE)
