@@ -12,6 +12,7 @@ from surgseg_ros.bag_evaluation.accumulator import count_values
 from surgseg_ros.core.detections import Instrument
 from surgseg_ros.core.geometry import find_geometries
 from surgseg_ros.core.keypoints import Geometry
+from surgseg_ros.core.labels import NO_DECISION
 from surgseg_ros.core.reasons import ResultWarning
 from surgseg_ros.core.results import Decision, FrameResult, complete
 from surgseg_ros.core.timing import Stopwatch
@@ -103,7 +104,7 @@ def geometries_of(result: FrameResult) -> tuple[Geometry, ...] | None:
     :param result: the instruments, and their mask.
     :return: keypoints of each; None without a decision, or if that failed.
     """
-    if not result.is_decided:
+    if not result.is_decided or any(i.label == NO_DECISION for i in result.instruments):
         return None
     found = result.segmentation
     try:

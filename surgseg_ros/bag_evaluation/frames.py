@@ -386,7 +386,8 @@ def tracked(answer: Answer, pipeline: CameraPipeline) -> Answer:
     :return: the answer with ids; pieces that the tracks join have the keypoints of the whole.
     """
     result, found = pipeline.track(answer.result, answer.found.observed), answer.found
-    if len(result.instruments) != len(found.instruments):
+    labels, before = ([i.label for i in each.instruments] for each in (result, found))
+    if labels != before:  # joined, or without a decision
         found = found._replace(geometries=geometries_of(result))
     return answer._replace(result=result, found=found, ms={**answer.ms, **result.stage_ms})
 

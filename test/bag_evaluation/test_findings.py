@@ -10,7 +10,13 @@ from drawn_masks import SIZE, bar, empty, tool
 from surgseg_ros.bag_evaluation import findings
 from surgseg_ros.core.labels import SUCTION
 from surgseg_ros.core.pipeline import CameraPipeline
-from surgseg_ros.core.results import Decision, FrameResult, complete
+from surgseg_ros.core.results import (
+    Decision,
+    FrameResult,
+    complete,
+    processing_failed,
+    without_instruments,
+)
 from surgseg_ros.core.segmentation import Segmentation
 
 
@@ -55,3 +61,10 @@ def test_the_tracker_reports_what_could_not_be_observed(monkeypatch: pytest.Monk
     assert [warning.text for warning in tracked.warnings] == [
         'no decision on instruments: ArithmeticError: no axis'
     ]
+
+
+def test_without_a_decision_on_instruments_there_are_no_keypoints():
+    result = complete(decision(0))
+    assert findings.geometries_of(result)
+    failed = without_instruments(decision(0), processing_failed(ValueError('no points')))
+    assert findings.geometries_of(failed) is None
