@@ -267,6 +267,8 @@ class TrainConfig:
         result = {key: repr(value) for key, value in values.items() if key not in FREE}
         if self.start_share:
             result['weights of start'] = read_spec(self.start).weights_sha256
+        else:  # as in checkpoints of earlier versions
+            del result['start_share']
         return result
 
 

@@ -79,6 +79,7 @@ class Training(lightning.LightningModule):
         """Build the network."""
         super().__init__()
         self.config = config
+        self.settings = config.of_result()
         self.spec = spec
         self.network = build_network(config, spec).to(memory_format=torch.channels_last)
         if not config.encoder_rate:  # before the strategy wraps it
@@ -267,7 +268,7 @@ class Training(lightning.LightningModule):
 
         :param checkpoint: the checkpoint to be written.
         """
-        checkpoint['settings'] = self.config.of_result()
+        checkpoint['settings'] = self.settings
         checkpoint['run'] = {
             'best': self.best,
             'best_step': self.best_step,

@@ -216,6 +216,11 @@ def _finish(module: Training, data: Data, output: Path) -> None:
     )
     weights = module.best_weights
     if config.start_share:
+        if config.of_result() != module.settings:
+            raise ConfigError(
+                f'{config.start}: the weights are not those that the run started from: put these '
+                'back, and add --resume'
+            )
         start = build_network(config, module.spec).state_dict()
         weights = interpolate(weights, start, config.start_share)
     device = choose_device(config.device)

@@ -99,3 +99,7 @@ def test_the_recipe_for_few_frames_starts_from_the_default_model():
     spec, start = config.spec(), read_spec(ROOT / config.start)
     for key in ('architecture', 'encoder', 'options', 'input_size', 'fit'):
         assert getattr(spec, key) == getattr(start, key), key
+
+
+def test_checkpoints_of_runs_without_a_start_share_are_those_of_earlier_versions(path):
+    assert 'start_share' not in read_config(path, []).of_result()

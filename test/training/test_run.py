@@ -16,6 +16,7 @@ from verbs import verb
 
 from surgseg_ros.core.model_folder import read_model
 from surgseg_ros.training.dataset import split_videos
+from surgseg_ros.training.module import Training
 
 main = verb('train')
 
@@ -234,3 +235,13 @@ def test_two_processes_share_a_run(tmp_path, arguments):
     assert len(scores) == 2
     if spec.training['steps_done'] == 4:
         assert scores[-1] == pytest.approx(spec.scores['validation']['raw']['mIoU'])
+
+
+def test_a_start_that_changes_during_the_run_is_refused(tmp_path, arguments, monkeypatch, capsys):
+    assert main(arguments('first', 'steps=2')) == 0
+    before = property(lambda _: {'weights of start': 'others'}, lambda *_: None)
+    monkeypatch.setattr(Training, 'settings', before, raising=False)
+    started = arguments('model', 'steps=2', 'start_share=0.5', f'start={tmp_path / "first"}')
+    assert main(started) == 2
+    assert 'are not those that the run started from' in capsys.readouterr().err
+    assert not (tmp_path / 'model/model.json').exists()
