@@ -96,8 +96,9 @@ def _join_coinciding(tools: list[ToolParts]) -> list[ToolParts]:
         rim = np.concatenate([part.rim for part in tool.parts]).astype(np.float32)
         for known, other in kept:
             if _coincide(rim, other):
-                for name in ('shafts', 'wrists', 'claspers'):
-                    getattr(known, name).extend(getattr(tool, name))
+                known.shafts.extend(tool.shafts)
+                for part in (*tool.wrists, *tool.claspers):
+                    known.add(part)
                 known.is_shared = True
                 break
         else:
