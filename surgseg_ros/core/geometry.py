@@ -260,8 +260,8 @@ def _needle_geometry(points: Points, threads: Points, field: Field) -> Geometry:
     kinds, sigma = KeypointKind, math.hypot(1.5 * arc.residual_px, field.step / 2)
     out, back = (_tangent(arc.centre, end, arc.middle) for end in (point, tail))
     found = [
-        make_point(kinds.NEEDLE_POINT, point, out, 0.4 * sigma, field),
-        make_point(kinds.NEEDLE_TAIL, tail, back, 0.4 * sigma, field),
+        make_point(kinds.NEEDLE_POINT, point, out, 0.25 * sigma, field),
+        make_point(kinds.NEEDLE_TAIL, tail, back, 0.25 * sigma, field),
         make_point(kinds.NEEDLE_MIDDLE, arc.middle, point - tail, sigma, field),
         make_point(kinds.NEEDLE_CENTRE, arc.centre, np.zeros(2), 0.4 * sigma, field),
     ]
