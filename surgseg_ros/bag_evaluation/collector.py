@@ -102,7 +102,7 @@ class Collection:
         """How many masks, and truths, are in use at most while they are collected."""
         waiting_answers = QUEUE_DEPTH + self.workers
         waiting_scores = 2 * self.workers
-        return waiting_answers + 2 * waiting_scores + 2 * QUEUE_DEPTH + 1  # is being written
+        return waiting_answers + 2 * waiting_scores + 2 * QUEUE_DEPTH + 1  # one is being written
 
 
 def collect(wanted: Collection, items: Iterable[Decided | NonImage]) -> BagResult:

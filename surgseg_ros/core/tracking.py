@@ -294,7 +294,8 @@ def _costs(
     Return the (tracks, instruments) matrix of costs; _NO_MATCH if they cannot match.
 
     A track that is not recent was covered, and continues only where it was last seen: its motion
-    since then is unknown. A small one may lie beside its former place, since tissue moves.
+    since then is unknown. With no other of its class near, it may lie beside its former place,
+    since tissue moves.
     """
     known, motion = tracks.features, tracks.motion
     cells = seen.cells.reshape(len(seen.cells), -1).T

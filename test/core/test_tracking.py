@@ -127,9 +127,7 @@ def clips(*places):
         ([100, 180], [110, 190], [1, 2]),
     ],
 )
-def test_a_small_instrument_that_was_covered_may_have_moved_beside_its_place(
-    before, after, expected
-):
+def test_an_instrument_that_was_covered_may_have_moved_beside_its_place(before, after, expected):
     tracker, cover = Tracker(), bar(empty(), (-10, 104), (490, 104), 40, HOLDER)
     for at_ms in range(0, 200, 20):
         ids(tracker, clips(*before), at_ms)
