@@ -92,10 +92,11 @@ def test_error_names_a_missing_library_at_once(monkeypatch, capsys):
 
 @pytest.fixture
 def usual_interval():
-    """Restore how long threads wait for the GIL, which is a setting of the process."""
-    usual = sys.getswitchinterval()
-    yield usual
-    sys.setswitchinterval(usual)
+    """Set, and restore, how long threads wait for the GIL: `benchmark` may have changed it."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(0.005)
+    yield 0.005
+    sys.setswitchinterval(before)
 
 
 def test_a_parameter_of_a_wrong_type_ends_the_process_with_one_line(capsys, usual_interval):
