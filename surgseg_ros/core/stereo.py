@@ -286,7 +286,7 @@ def _pose(calibration: StereoCalibration, end: Points, values: Points) -> Points
     away = (end - calibration.centre_px) / calibration.focal_px
     # A point of the axis is away / disparity; this is its derivative, times the disparity.
     axis = np.append(direction, 0.0) - slope * np.append(away, 1.0)
-    return np.concatenate([calibration.place_m(tip, disparity), axis / np.linalg.norm(axis)])
+    return np.concatenate([calibration.position_m(tip, disparity), axis / np.linalg.norm(axis)])
 
 
 def _disparity(

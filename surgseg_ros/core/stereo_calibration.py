@@ -148,7 +148,7 @@ class StereoCalibration:
         """
         return self.focal_px[0] * self.baseline_m / depth_m
 
-    def place_m(self, point: Points, disparity_px: float) -> Points:
+    def position_m(self, point: Points, disparity_px: float) -> Points:
         """
         Compute the 3-D position of a point.
 

@@ -21,8 +21,8 @@ from surgseg_ros.core.keypoints import KeypointKind
 from surgseg_ros.core.segmentation import CAMERAS
 from surgseg_ros.core.stereo_calibration import CALIBRATION_FILE, CameraInfo, calibration_yaml
 from surgseg_ros.synthetic.drawing import Image, Item, Patch, Points, View
-from surgseg_ros.synthetic.noise import FloatImage, Wander, branch, rgb, still
-from surgseg_ros.synthetic.truth import Place
+from surgseg_ros.synthetic.noise import Drift, FloatImage, rgb, slight_drift, spawn_rng
+from surgseg_ros.synthetic.truth import Position
 
 _GRID_ROWS = 24
 
@@ -37,24 +37,27 @@ class Camera:
 
     def __init__(self, rng: Generator, view: View) -> None:
         self._view = view
-        self._centre = [still(rng, -0.15, 0.15, 0.2), still(rng, -0.12, 0.12, 0.2)]
-        self._fall = float(rng.choice([rng.uniform(0.2, 1.7), np.exp(rng.uniform(0.4, 2.1))]))
+        self._centre = [slight_drift(rng, -0.15, 0.15, 0.2), slight_drift(rng, -0.12, 0.12, 0.2)]
+        self._falloff = float(rng.choice([rng.uniform(0.2, 1.7), np.exp(rng.uniform(0.4, 2.1))]))
         level = float(np.exp(rng.normal(-0.1, 0.4)))
-        self._exposure = still(rng, 0.85 * level, 1.2 * level, 0.25, 7)
-        self._warmth = [still(rng, 0.82, 1.22, 0.2, 12), still(rng, 0.8, 1.2, 0.2, 10)]
+        self._exposure = slight_drift(rng, 0.85 * level, 1.2 * level, 0.25, 7)
+        self._white_balance = [
+            slight_drift(rng, 0.82, 1.22, 0.2, 12),
+            slight_drift(rng, 0.8, 1.2, 0.2, 10),
+        ]
         smoky = rng.random() < 0.2
-        self._smoke = Wander(rng, -0.25, float(rng.uniform(0.2, 0.6)) if smoky else -0.2, 9)
-        self._veil_noise = np.asarray(rng.standard_normal((32, 32)), np.float32)
+        self._smoke = Drift(rng, -0.25, float(rng.uniform(0.2, 0.6)) if smoky else -0.2, 9)
+        self._smoke_noise = np.asarray(rng.standard_normal((32, 32)), np.float32)
         self._drift = rng.uniform(-0.12, 0.12, 2)
         blurry = rng.random() < 0.35
-        self._defocus = Wander(rng, -0.0012, 0.0035 if blurry else 0.0004, 8)
+        self._defocus = Drift(rng, -0.0012, 0.0035 if blurry else 0.0004, 8)
         self._sharpen = float(rng.uniform(0.0, 1.2))
-        self._noise = _noise_tile(branch(rng), view, float(rng.uniform(1.0, 4.5)))
-        self._curve = _tone(rng)
-        self._mixing = _mixing(rng)
+        self._noise = _noise_tile(spawn_rng(rng), view, float(rng.uniform(1.0, 4.5)))
+        self._curve = _tone_curve(rng)
+        self._colour_matrix = _colour_matrix(rng)
         self._codec = Codec(rng, view)
         self._bloom = float(rng.uniform(0.1, 0.6)) if rng.random() < 0.5 else 0.0
-        self.window = _window(rng, view)
+        self.content_mask = _content_mask(rng, view)
 
     def expose(self, scene: Image, time_s: float, rng: Generator) -> Image:
         """
@@ -66,8 +69,8 @@ class Camera:
         :return: (H, W, 3) uint8 RGB.
         """
         image = cv2.multiply(scene, self._gain(time_s), dtype=cv2.CV_8U)
-        image = cv2.LUT(cv2.transform(image, self._mixing), self._curve)
-        image = self._veil(self._glow(np.asarray(image, np.uint8)), time_s)
+        image = cv2.LUT(cv2.transform(image, self._colour_matrix), self._curve)
+        image = self._add_smoke(self._add_bloom(np.asarray(image, np.uint8)), time_s)
         sigma = self._defocus(time_s) * self._view.height
         if sigma > 0.35:
             image = cv2.GaussianBlur(image, (0, 0), sigma)
@@ -77,8 +80,8 @@ class Camera:
         y, x = (int(shift) for shift in rng.integers(0, 64, 2))
         tile = self._noise[y : y + self._view.height, x : x + self._view.width]
         image = self._codec(np.asarray(cv2.add(image, tile, dtype=cv2.CV_8U), np.uint8))
-        if self.window is not None:
-            image = cv2.multiply(image, self.window, scale=1 / 255)
+        if self.content_mask is not None:
+            image = cv2.multiply(image, self.content_mask, scale=1 / 255)
         return np.asarray(image, np.uint8)
 
     def _grid(self) -> tuple[FloatImage, FloatImage]:
@@ -91,12 +94,12 @@ class Camera:
         down, across = self._grid()
         sideways = across - self._view.aspect / 2 - self._centre[0](time_s)
         away = sideways**2 + (down - 0.5 - self._centre[1](time_s)) ** 2
-        light = (self._exposure(time_s) * 1.12 / (1 + self._fall * away)).astype(np.float32)
-        tints = (self._warmth[0](time_s), 1.0, self._warmth[1](time_s))
+        light = (self._exposure(time_s) * 1.12 / (1 + self._falloff * away)).astype(np.float32)
+        tints = (self._white_balance[0](time_s), 1.0, self._white_balance[1](time_s))
         planes = np.stack([light * np.float32(tint) for tint in tints], axis=-1)
         return np.asarray(cv2.resize(planes, (self._view.width, self._view.height)), np.float32)
 
-    def _glow(self, image: Image) -> Image:
+    def _add_bloom(self, image: Image) -> Image:
         """Add the glow around overexposed areas."""
         if not self._bloom:
             return image
@@ -107,7 +110,7 @@ class Camera:
         soft = cv2.resize(soft, (self._view.width, self._view.height))
         return np.asarray(cv2.scaleAdd(soft, 4 * self._bloom, image), np.uint8)
 
-    def _veil(self, image: Image, time_s: float) -> Image:
+    def _add_smoke(self, image: Image, time_s: float) -> Image:
         strength = self._smoke(time_s)
         if strength < 0.02:
             return image
@@ -118,7 +121,7 @@ class Camera:
             y = (down + self._drift[1] * time_s) * rate - 0.05 * rate * time_s
             maps = ((x % 32).astype(np.float32), (y % 32).astype(np.float32))
             density += weight * cv2.remap(
-                self._veil_noise, *maps, cv2.INTER_LINEAR, None, cv2.BORDER_WRAP
+                self._smoke_noise, *maps, cv2.INTER_LINEAR, None, cv2.BORDER_WRAP
             )
         coarse = np.clip(strength * (0.8 + 0.7 * density), 0, 0.85).astype(np.float32)
         size = (image.shape[1], image.shape[0])
@@ -166,14 +169,14 @@ class Codec:
         return np.asarray(small, np.uint8)
 
 
-def _mixing(rng: Generator) -> FloatImage:
+def _colour_matrix(rng: Generator) -> FloatImage:
     """Choose a (3, 3) colour matrix, from weak to strong saturation."""
     saturation = float(np.exp(rng.normal(0.1, 0.25)))
     grey = np.array([0.3, 0.59, 0.11], np.float32)
     return np.asarray(saturation * np.eye(3) + (1 - saturation) * grey, np.float32)
 
 
-def _tone(rng: Generator) -> Image:
+def _tone_curve(rng: Generator) -> Image:
     """Choose a tone curve: contrast and gamma."""
     level = np.arange(256) / 255
     gamma, contrast = np.exp(rng.normal(0.05, 0.3)), rng.uniform(0.0, 0.6)
@@ -193,29 +196,29 @@ def _noise_tile(rng: Generator, view: View, sigma: float) -> NDArray[np.int16]:
     return np.rint(noise, out=noise).astype(np.int16)
 
 
-def _window(rng: Generator, view: View) -> Image | None:
+def _content_mask(rng: Generator, view: View) -> Image | None:
     """Choose the visible part of the image: all of it, a disk, or a lower or narrower field."""
     kind = rng.random()
     if kind < 0.6:
         return None
     fine = 2
-    cover = np.zeros((view.height * fine, view.width * fine), np.uint8)
+    visible = np.zeros((view.height * fine, view.width * fine), np.uint8)
     scale = view.height * fine
     if kind < 0.8:
         radius = rng.uniform(0.56, max(0.57, 0.95 * math.hypot(0.5, view.aspect / 2)))
         centre = (round(view.aspect / 2 * scale), round(scale / 2))
-        cv2.circle(cover, centre, round(radius * scale), (255,), -1)
+        cv2.circle(visible, centre, round(radius * scale), (255,), -1)
     elif kind < 0.9:  # letterbox
         bar = round(rng.uniform(0.02, 0.14) * scale)
-        cover[bar : scale - bar] = 255
+        visible[bar : scale - bar] = 255
     else:
         half = min(view.aspect / 2, rng.uniform(0.56, 0.72))
         left, right = (
             round((view.aspect / 2 - half) * scale),
             round((view.aspect / 2 + half) * scale),
         )
-        cover[:, left:right] = 255
-    small = cv2.resize(cover, (view.width, view.height), interpolation=cv2.INTER_AREA)
+        visible[:, left:right] = 255
+    small = cv2.resize(visible, (view.width, view.height), interpolation=cv2.INTER_AREA)
     return np.asarray(cv2.cvtColor(small, cv2.COLOR_GRAY2RGB), np.uint8)
 
 
@@ -237,20 +240,20 @@ class Plane(NamedTuple):
     A plane in 3-D, represented by the inverse depth of its points.
 
     :param inverse_m: inverse depth at the origin of the units, in 1/m.
-    :param along_x: its change per unit to the right.
-    :param along_y: its change per unit down.
+    :param slope_x: its change per unit to the right.
+    :param slope_y: its change per unit down.
     """
 
     inverse_m: float
-    along_x: float = 0.0
-    along_y: float = 0.0
+    slope_x: float = 0.0
+    slope_y: float = 0.0
 
     @classmethod
-    def through(cls, place: Place, depth_m: float, angle: float, growth: float) -> 'Plane':
+    def through(cls, position: Position, depth_m: float, angle: float, growth: float) -> 'Plane':
         """
         Return the plane of an object whose width grows along a line because it comes nearer.
 
-        :param place: a point on the line, in units.
+        :param position: a point on the line, in units.
         :param depth_m: its depth in metres.
         :param angle: direction of the line.
         :param growth: relative growth of the width per unit against the direction.
@@ -258,22 +261,22 @@ class Plane(NamedTuple):
         """
         slope = -growth / depth_m
         x, y = slope * np.cos(angle), slope * np.sin(angle)
-        return cls(1 / depth_m - x * place[0] - y * place[1], float(x), float(y))
+        return cls(1 / depth_m - x * position[0] - y * position[1], float(x), float(y))
 
-    def inverse_at(self, place: Place) -> float:
+    def inverse_at(self, position: Position) -> float:
         """Return the inverse depth of a point in 1/m."""
-        return self.inverse_m + self.along_x * place[0] + self.along_y * place[1]
+        return self.inverse_m + self.slope_x * position[0] + self.slope_y * position[1]
 
-    def place_m(self, place: Place, view: View) -> Points:
+    def position_m(self, position: Position, view: View) -> Points:
         """Return (3,), the position of a point in the first camera's optical frame, in metres."""
-        away = np.array([(place[0] - view.aspect / 2), place[1] - 0.5, FOCAL]) / FOCAL
-        return np.asarray(away / self.inverse_at(place))
+        away = np.array([(position[0] - view.aspect / 2), position[1] - 0.5, FOCAL]) / FOCAL
+        return np.asarray(away / self.inverse_at(position))
 
-    def direction(self, place: Place, angle: float, view: View) -> Points:
+    def direction(self, position: Position, angle: float, view: View) -> Points:
         """Return (3,), the 3-D unit vector of an image direction at a point."""
         step = 1e-4
-        beside = place[0] + step * np.cos(angle), place[1] + step * np.sin(angle)
-        away = self.place_m(beside, view) - self.place_m(place, view)
+        neighbour = position[0] + step * np.cos(angle), position[1] + step * np.sin(angle)
+        away = self.position_m(neighbour, view) - self.position_m(position, view)
         return np.asarray(away / np.linalg.norm(away))
 
 
@@ -300,9 +303,9 @@ class Depths:
         A shaft has a constant diameter, so that the growth of its width determines the slope.
         """
         if truth := item.truth(time_s):
-            for kind, place, angle in truth.points:
+            for kind, position, angle in truth.points:
                 if kind == KeypointKind.SHAFT_AXIS:
-                    return Plane.through(place, self._ends_m[item], angle, truth.taper)
+                    return Plane.through(position, self._ends_m[item], angle, truth.taper)
         return Plane(1 / (self.tissue_m * (1 - item.lift / FOCAL)))
 
 
@@ -311,12 +314,12 @@ def shift_of(inverse_m: float) -> float:
     return FOCAL * BASELINE_M * inverse_m
 
 
-def beyond_px(height: int) -> int:
+def extra_columns(height: int) -> int:
     """Return how many columns beyond the right border of the first image camera 1 sees."""
     return int(np.ceil(shift_of(1 / NEAREST_M) * height)) + 1
 
 
-def seen_by(patch: Patch, plane: Plane, camera: int, view: View) -> Patch | None:
+def warp(patch: Patch, plane: Plane, camera: int, view: View) -> Patch | None:
     """
     Draw a patch as seen by a camera.
 
@@ -332,15 +335,15 @@ def seen_by(patch: Patch, plane: Plane, camera: int, view: View) -> Patch | None
         return None if seen < 1 else _map(patch, lambda image: image[:, :seen])
     scale = FOCAL * BASELINE_M
     # From a pixel of the second camera to one of the first: x = (x' + shift at (0, y)) / share.
-    share = 1 - scale * plane.along_x
+    share = 1 - scale * plane.slope_x
     rows = (patch.y + np.array([0.0, height - 1.0]) + 0.5) / view.height
-    offsets = scale * (plane.inverse_m + plane.along_y * rows) * view.height
+    offsets = scale * (plane.inverse_m + plane.slope_y * rows) * view.height
     corners = [share * (x + 0.5) - 0.5 - o for x in (patch.x, patch.x + width) for o in offsets]
     left = max(0, int(np.floor(min(corners))) - 1)
     right = min(view.width, int(np.ceil(max(corners))) + 2)
     if right <= left:
         return None
-    slant = scale * plane.along_y / share
+    slant = scale * plane.slope_y / share
     start = (left + 0.5 + offsets[0]) / share - 0.5 - patch.x
     matrix = np.array([[1 / share, slant, start], [0.0, 1.0, 0.0]])
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP

@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from surgseg_ros.synthetic.noise import FloatImage
-from surgseg_ros.synthetic.truth import Place, Truth
+from surgseg_ros.synthetic.truth import Position, Truth
 
 Image = NDArray[np.uint8]
 Points = NDArray[np.float64]
-Shade = Callable[[FloatImage, FloatImage, FloatImage], FloatImage]
+Shader = Callable[[FloatImage, FloatImage, FloatImage], FloatImage]
 """Computes (3, N) colours from (along, across, facing), each (N,): distance along the curve in
 units, position across from -1 to 1, and direction of the curve as an angle in radians."""
 
@@ -51,12 +51,12 @@ class View:
 
     :param height: in pixels.
     :param width: in pixels.
-    :param beyond: columns drawn beyond the right border of the image, for the second camera.
+    :param extra_columns: columns beyond the right border of the image, for the second camera.
     """
 
     height: int
     width: int
-    beyond: int = 0
+    extra_columns: int = 0
 
     @property
     def aspect(self) -> float:
@@ -72,7 +72,7 @@ class View:
         low = np.floor(points_px.min(axis=0) - margin_px).astype(int)
         high = np.ceil(points_px.max(axis=0) + margin_px).astype(int) + 1
         left, top = max(0, int(low[0])), max(0, int(low[1]))
-        right = min(self.width + self.beyond, int(high[0]))
+        right = min(self.width + self.extra_columns, int(high[0]))
         bottom = min(self.height, int(high[1]))
         return (left, top, right, bottom) if left < right and top < bottom else None
 
@@ -145,7 +145,7 @@ class Item(Protocol):
     def draw(self, time_s: float) -> list[Patch]:
         """Return its visible patches, from the back to the front."""
 
-    def anchor(self, time_s: float) -> Place:
+    def anchor(self, time_s: float) -> Position:
         """Return the point, in units, whose motion determines its blur."""
 
     def truth(self, time_s: float) -> Truth | None:
@@ -167,7 +167,7 @@ def defocused(patch: Patch, sigma_px: float, view: View) -> Patch:
     height, width = patch.rgba.shape[:2]
     top, left = min(pad, patch.y), min(pad, patch.x)
     bottom = min(pad, view.height - patch.y - height)
-    right = min(pad, view.width + view.beyond - patch.x - width)
+    right = min(pad, view.width + view.extra_columns - patch.x - width)
     solid = patch.rgba[..., 3] if patch.area is None else patch.area
     # The object continues beyond the image's border.
     sides = [0 if side else pad for side in (top, bottom, left, right)]
@@ -182,23 +182,23 @@ def defocused(patch: Patch, sigma_px: float, view: View) -> Patch:
     return Patch(patch.x - left, patch.y - top, rgba, patch.label, np.asarray(area, np.uint8))
 
 
-def outline(*points: Place) -> Points:
+def outline(*points: Position) -> Points:
     """Make a polygon from its corners, in units."""
     return np.array(points, np.float64)
 
 
-def forward(start: Place, angle: float, length: float) -> Place:
+def forward(start: Position, angle: float, length: float) -> Position:
     """Move a point by a distance in a direction."""
     return start[0] + length * math.cos(angle), start[1] + length * math.sin(angle)
 
 
-def seen(patches: Sequence[Patch | None]) -> list[Patch]:
+def visible(patches: Sequence[Patch | None]) -> list[Patch]:
     """Remove the patches that are not in the image."""
     return [patch for patch in patches if patch is not None]
 
 
 def ribbon(
-    view: View, points: Points, half_width: Points, shade: Shade, label: int, flat: bool = False
+    view: View, points: Points, half_width: Points, shade: Shader, label: int, flat: bool = False
 ) -> Patch | None:
     """
     Draw a band of given width along a curve, with exact coverage.
@@ -212,19 +212,19 @@ def ribbon(
     :return: the patch, or None outside the image.
     """
     centres = view.to_pixels(points)
-    halves = half_width * view.height
-    box = view.clip(centres, float(halves.max()) + 2)
+    half_widths = half_width * view.height
+    box = view.clip(centres, float(half_widths.max()) + 2)
     if box is None:
         return None
     left, top, right, bottom = box
     centres = centres - (left, top)
     size = (bottom - top, right - left)
-    pixels, segments = _near(centres, halves, size)
+    pixels, segments = _near(centres, half_widths, size)
     if not len(pixels):
         return None
     rows, columns = np.divmod(pixels, size[1])
     at = columns.astype(np.float32), rows.astype(np.float32)
-    along, offset, gap, facing = _project(centres, halves, at, segments, flat)
+    along, offset, gap, facing = _project(centres, half_widths, at, segments, flat)
     coverage = np.clip(0.5 - gap, 0, 1)
     along /= view.height
     colours = np.clip(shade(along, offset, facing), 0, 255)
@@ -235,13 +235,13 @@ def ribbon(
 
 
 def _near(
-    centres: Points, halves: Points, size: tuple[int, int]
+    centres: Points, half_widths: Points, size: tuple[int, int]
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Find the pixels near the curve, as flat indices, and the last segment that passes each."""
     nearest = np.zeros(size, np.uint16)
     fixed = np.rint(centres * 16).astype(int)
     for i in range(len(centres) - 1):
-        thickness = math.ceil(2 * max(halves[i], halves[i + 1])) + 3
+        thickness = math.ceil(2 * max(half_widths[i], half_widths[i + 1])) + 3
         ends = (tuple(map(int, fixed[i])), tuple(map(int, fixed[i + 1])))
         cv2.line(nearest, *ends, (i + 1,), thickness, cv2.LINE_8, 4)
     pixels = np.flatnonzero(nearest > 0)
@@ -250,7 +250,7 @@ def _near(
 
 def _project(
     centres: Points,
-    halves: Points,
+    half_widths: Points,
     at: tuple[FloatImage, FloatImage],
     segments: NDArray[np.intp],
     flat: bool,
@@ -262,7 +262,7 @@ def _project(
     units_x, units_y = (steps / lengths[:, None]).T.copy()
     angles = np.arctan2(units_y, units_x)
     travelled = np.concatenate([[0], np.cumsum(lengths)]).astype(np.float32)
-    half = halves.astype(np.float32)
+    half = half_widths.astype(np.float32)
     last = len(lengths) - 1
     best: list[FloatImage] = []
     for shift in (0, -1, 1) if last else (0,):

@@ -10,14 +10,14 @@ import cv2
 import numpy as np
 from numpy.random import Generator
 
-from surgseg_ros.synthetic.drawing import Points, Shade, Sprite
+from surgseg_ros.synthetic.drawing import Points, Shader, Sprite
 from surgseg_ros.synthetic.noise import (
     FloatImage,
-    branch,
     fractal_noise,
     rgb,
     smooth_noise,
-    step,
+    smoothstep,
+    spawn_rng,
 )
 
 Colour = tuple[float, float, float]
@@ -47,7 +47,7 @@ class Gloss:
     grain: float = 0.0
 
 
-def rod(rng: Generator, gloss: Gloss, rings: Sequence[tuple[float, float, float]] = ()) -> Shade:
+def rod(rng: Generator, gloss: Gloss, rings: Sequence[tuple[float, float, float]] = ()) -> Shader:
     """
     Shade a round rod or tube.
 
@@ -93,8 +93,8 @@ def metal_texture(rng: Generator, tint: Colour, contrast: float) -> FloatImage:
     light = 0.2 + 0.52 * facing**2 + contrast * 0.22 * blobs * (1.1 - facing)
     light += 0.65 * np.exp(-14 * ((across + 0.18) ** 2 + (down + 0.22) ** 2))
     # Slopes that do not face the light mirror the tissue: more on a polished surface, in patches.
-    red = float(rng.uniform(0.1, 0.9)) * step(1 - facing, 0.15, 0.7)
-    red *= step(fractal_noise(rng, (65, 65), 1.0, 0.06, 2), -1.5, 0.8)
+    red = float(rng.uniform(0.1, 0.9)) * smoothstep(1 - facing, 0.15, 0.7)
+    red *= smoothstep(fractal_noise(rng, (65, 65), 1.0, 0.06, 2), -1.5, 0.8)
     colour = light[..., None] * np.asarray(tint, np.float32)
     colour *= np.stack([1 + 0.1 * red, 1 - 0.85 * red, 1 - 0.85 * red], axis=-1)
     return np.asarray(np.clip(colour, 4, 255), np.float32)
@@ -194,12 +194,12 @@ class Relief:
         heights = cv2.GaussianBlur(self._height, (0, 0), 0.004 * self._pixels) * self._pixels
         slopes = [cv2.Sobel(heights, cv2.CV_32F, *axis, scale=1 / 8) for axis in ((1, 0), (0, 1))]
         length = np.sqrt(1 + slopes[0] ** 2 + slopes[1] ** 2)
-        scratches = smooth_noise(branch(self.rng), area, self._pixels, (160, 22)) * rough
+        scratches = smooth_noise(spawn_rng(self.rng), area, self._pixels, (160, 22)) * rough
         maps = [(32 - 32 * slope / length + 32 * scratches) for slope in slopes]
         colour = cv2.remap(texture, maps[0].astype(np.float32), maps[1].astype(np.float32), 1)
         colour = colour * rgb(self._tint * (1 + 2 * scratches))
         stain = fractal_noise(self.rng, area, self._pixels, 18, 3)
-        share = rgb(step(stain, 2.2 - 3 * blood, 2.7 - 3 * blood)) * 0.7
+        share = rgb(smoothstep(stain, 2.2 - 3 * blood, 2.7 - 3 * blood)) * 0.7
         colour = colour * (1 - share) + share * np.array(BLOOD, np.float32)
         return self._sprite(np.asarray(np.clip(colour, 0, 255), np.float32), label)
 

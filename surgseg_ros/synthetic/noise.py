@@ -18,7 +18,7 @@ _SMOOTH_PX = 16
 """Pixels per cell from which on noise can be computed at a lower resolution and enlarged."""
 
 
-def branch(rng: Generator) -> Generator:
+def spawn_rng(rng: Generator) -> Generator:
     """Create another generator, so that its use does not change later random numbers."""
     return np.random.default_rng(rng.integers(2**63))
 
@@ -79,18 +79,18 @@ def fractal_noise(
     :param decay: the strength of an octave relative to the coarser one.
     :return: (H, W) float32 with a standard deviation of about 1.
     """
-    total = smooth_noise(branch(rng), extent, scale_px, (cells, cells))
+    total = smooth_noise(spawn_rng(rng), extent, scale_px, (cells, cells))
     power = 1.0
     for octave in range(1, octaves):
         rate, weight = cells * 2**octave, decay**octave
-        layer_rng = branch(rng)
+        layer_rng = spawn_rng(rng)
         if rate < scale_px / 2:
             total += weight * smooth_noise(layer_rng, extent, scale_px, (rate, rate))
             power += weight**2
     return np.asarray(total * np.float32(1.4 / math.sqrt(power)), np.float32)
 
 
-def step(values: FloatImage, low: float, high: float) -> FloatImage:
+def smoothstep(values: FloatImage, low: float, high: float) -> FloatImage:
     """
     Interpolate smoothly from 0 at `low` to 1 at `high`.
 
@@ -139,13 +139,13 @@ def rgb(plane: FloatImage) -> FloatImage:
     return np.asarray(cv2.cvtColor(plane, cv2.COLOR_GRAY2RGB), np.float32)
 
 
-class Wander:
+class Drift:
     """
     A value that drifts smoothly between two bounds.
 
     :param rng: source of its amplitudes, periods and phases.
     :param low: the minimum.
-    :param high: the greatest value.
+    :param high: the maximum.
     :param period_s: approximate duration of one cycle.
     """
 
@@ -169,17 +169,19 @@ class Wander:
         return self._middle + self._amplitude * waves
 
 
-def still(rng: Generator, low: float, high: float, share: float, period_s: float = 8.0) -> Wander:
+def slight_drift(
+    rng: Generator, low: float, high: float, share: float, period_s: float = 8.0
+) -> Drift:
     """
     Choose a value between two bounds that drifts within only a share of the range.
 
     :param rng: source of the choice.
     :param low: the minimum.
-    :param high: the greatest value.
+    :param high: the maximum.
     :param share: how much of the range the motion takes, 0 to 1.
     :param period_s: approximate duration of one cycle.
     :return: the moving value.
     """
     amplitude = (high - low) * share / 2
     middle = float(rng.uniform(low + amplitude, high - amplitude))
-    return Wander(rng, middle - amplitude, middle + amplitude, period_s)
+    return Drift(rng, middle - amplitude, middle + amplitude, period_s)

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.random import Generator
 
 from surgseg_ros.core import labels
-from surgseg_ros.synthetic.drawing import Patch, Points, Sprite, View, ribbon, seen
+from surgseg_ros.synthetic.drawing import Patch, Points, Sprite, View, ribbon, visible
 from surgseg_ros.synthetic.materials import Colour, Gloss, Relief, bar, metal_texture, rod
-from surgseg_ros.synthetic.noise import FloatImage, Wander, still
-from surgseg_ros.synthetic.tissue import Resting, Tissue
-from surgseg_ros.synthetic.truth import Place, Truth
+from surgseg_ros.synthetic.noise import Drift, FloatImage, slight_drift
+from surgseg_ros.synthetic.tissue import RestingObject, Tissue
+from surgseg_ros.synthetic.truth import Position, Truth
 
 _CATHETERS: tuple[Colour, ...] = (
     (226, 158, 52), (214, 120, 40), (232, 206, 150), (226, 190, 84),
@@ -27,7 +27,7 @@ _CLIP_PLASTICS: tuple[Colour, ...] = (
 )  # fmt: skip
 
 
-class Clamp(Resting):
+class Clamp(RestingObject):
     """
     A small clip of metal or plastic in the tissue: one bar, or two that meet.
 
@@ -41,7 +41,7 @@ class Clamp(Resting):
 
     def __init__(self, rng: Generator, view: View, tissue: Tissue) -> None:
         super().__init__(rng, view, tissue, 0.1)
-        self._angle = still(rng, 0, 2 * np.pi, 0.04, 6)
+        self._angle = slight_drift(rng, 0, 2 * np.pi, 0.04, 6)
         self._sprite = _clip(rng, float(rng.uniform(0.02, 0.1)), float(view.height))
 
     def truth(self, time_s: float) -> Truth:
@@ -50,7 +50,7 @@ class Clamp(Resting):
 
     def draw(self, time_s: float) -> list[Patch]:
         """Return the clamp."""
-        return seen([self._sprite.place(self._view, self.anchor(time_s), self._angle(time_s))])
+        return visible([self._sprite.place(self._view, self.anchor(time_s), self._angle(time_s))])
 
 
 def _clip(rng: Generator, length: float, scale: float) -> Sprite:
@@ -62,10 +62,10 @@ def _clip(rng: Generator, length: float, scale: float) -> Sprite:
         texture = metal_texture(rng, _CLIP_PLASTICS[rng.integers(len(_CLIP_PLASTICS))], 0.15)
         texture = np.asarray(np.clip(texture * 1.25 + 12, 0, 255), np.float32)
     half = max(0.0035, length * float(rng.uniform(0.08, 0.16)))
-    gape = float(rng.uniform(0.05, 0.25)) if rng.random() < 0.5 else 0.0
-    size = (length + 6 * half + 0.02, 2 * length * math.sin(gape) + 6 * half + 0.02)
+    opening = float(rng.uniform(0.05, 0.25)) if rng.random() < 0.5 else 0.0
+    size = (length + 6 * half + 0.02, 2 * length * math.sin(opening) + 6 * half + 0.02)
     relief = Relief(rng, size, (3 * half, size[1] / 2), scale)
-    for angle in (-gape, gape) if gape else (0.0,):
+    for angle in (-opening, opening) if opening else (0.0,):
         relief.plate(bar(length, half, angle), 0.02, half)
         tip = (length * math.cos(angle), length * math.sin(angle))
         relief.disk(tip, half * 1.3, 0.01, half * 0.8)
@@ -95,14 +95,14 @@ class Catheter:
         self._line = float(rng.uniform(-0.5, 0.5)) if rng.random() < 0.3 else 9.0
         self._hole = rng.random() < 0.4
         sway_width = 0.01 if short else 0.05
-        self._sway = [Wander(rng, -sway_width, sway_width, 6) for _ in range(2)]
+        self._sway = [Drift(rng, -sway_width, sway_width, 6) for _ in range(2)]
 
     def _curve(self, time_s: float) -> Points:
         curve = self._tissue.place(self._rest, time_s)
         share = np.linspace(1, 0, len(curve))[:, None] ** 1.5
         return np.asarray(curve + share * [sway(time_s) for sway in self._sway])
 
-    def anchor(self, time_s: float) -> Place:
+    def anchor(self, time_s: float) -> Position:
         """Return the tip."""
         x, y = self._curve(time_s)[0]
         return float(x), float(y)
@@ -125,8 +125,8 @@ class Catheter:
             return colours
 
         curve = self._curve(time_s)
-        halves = np.full(len(curve), half)
-        return seen([ribbon(self._view, curve, halves, shade, labels.CATHETER)])
+        half_widths = np.full(len(curve), half)
+        return visible([ribbon(self._view, curve, half_widths, shade, labels.CATHETER)])
 
 
 def _stub_curve(rng: Generator, view: View, half: float) -> Points:
@@ -165,7 +165,7 @@ _PLASTICS: tuple[Colour, ...] = (
 )  # fmt: skip
 
 
-class Distractor(Resting):
+class Distractor(RestingObject):
     """
     An object without a class: gauze, bulldog clamp, plastic strip, ultrasound probe or drain.
 
@@ -179,7 +179,7 @@ class Distractor(Resting):
 
     def __init__(self, rng: Generator, view: View, tissue: Tissue) -> None:
         super().__init__(rng, view, tissue, 0.0)
-        self._angle = still(rng, 0, 2 * np.pi, 0.04, 6)
+        self._angle = slight_drift(rng, 0, 2 * np.pi, 0.04, 6)
         self._sprite: Sprite | None = None
         kind = rng.random()
         scale = float(view.height)
@@ -203,11 +203,11 @@ class Distractor(Resting):
         """Return it."""
         angle, at = self._angle(time_s), self.anchor(time_s)
         if self._sprite:
-            return seen([self._sprite.place(self._view, at, angle)])
+            return visible([self._sprite.place(self._view, at, angle)])
         turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
         curve = self._curve @ turn + at
-        halves = np.full(len(curve), self._half)
-        return seen([ribbon(self._view, curve, halves, self._shade, labels.BACKGROUND)])
+        half_widths = np.full(len(curve), self._half)
+        return visible([ribbon(self._view, curve, half_widths, self._shade, labels.BACKGROUND)])
 
 
 def _bent(rng: Generator, length: float) -> Points:
@@ -242,13 +242,13 @@ def _bulldog(rng: Generator, length: float, scale: float) -> Sprite:
     texture = metal_texture(rng, tint, 0.15 if plastic else 0.5)
     if plastic:
         texture = np.asarray(np.clip(texture * 1.25 + 12, 0, 255), np.float32)
-    half, gape = length * float(rng.uniform(0.06, 0.1)), float(rng.uniform(0.06, 0.2))
+    half, opening = length * float(rng.uniform(0.06, 0.1)), float(rng.uniform(0.06, 0.2))
     relief = Relief(rng, (length * 1.5, length * 0.9), (length * 0.4, length * 0.45), scale)
     for side in (-1, 1):
         relief.plate(bar(length * 0.34, half, math.pi + side * 0.55), 0.02, half)
-        relief.plate(bar(length, half, side * gape), 0.025, half)
+        relief.plate(bar(length, half, side * opening), 0.025, half)
         for at in np.linspace(0.3, 0.95, 10):
-            turn = side * gape
+            turn = side * opening
             shift = at * length * np.array([math.cos(turn), math.sin(turn)])
             relief.dark(bar(length * 0.012, half * 0.9, turn) + shift, 0.6)
     for radius, factor in ((0.13, 1.0), (0.085, 0.35), (0.055, 1.0)):

@@ -31,8 +31,8 @@ from surgseg_ros.core.instrument_files import (
 from surgseg_ros.core.keypoints import KeypointKind
 from surgseg_ros.core.processes import ignore_terminal_signals, keep_freed, worker_pool
 from surgseg_ros.core.segmentation import CAMERAS
-from surgseg_ros.synthetic.camera import Camera, Depths, beyond_px, calibration_files, seen_by
-from surgseg_ros.synthetic.drawing import Canvas, Item, Patch, View, defocused, seen
+from surgseg_ros.synthetic.camera import Camera, Depths, calibration_files, extra_columns, warp
+from surgseg_ros.synthetic.drawing import Canvas, Item, Patch, View, defocused, visible
 from surgseg_ros.synthetic.resting_objects import Catheter, Clamp, Distractor
 from surgseg_ros.synthetic.suture import Needle, Thread
 from surgseg_ros.synthetic.tissue import Tissue
@@ -102,11 +102,11 @@ class Scene:
         self._seed = seed
         self._rate_hz = rate_hz
         self._touching = touching
-        self._view = View(*size, beyond_px(size[0]) if stereo else 0)
+        self._view = View(*size, extra_columns(size[0]) if stereo else 0)
         self._tissue = Tissue(self._rng(0), self._view)
         self._camera = Camera(self._rng(1), self._view)
         self._exposure_s = float(self._rng(2).uniform(0.2, 0.7)) / 25
-        self._items = self._furnish(self._rng(3))
+        self._items = self._choose_objects(self._rng(3))
         self._depths = Depths(self._rng(16), self._items) if stereo else None
         held = [item.held for item in self._items if isinstance(item, Tool) and item.held]
         self._numbers = {item: number for number, item in enumerate([*self._items, *held], 1)}
@@ -132,8 +132,8 @@ class Scene:
             canvas.smear(patches, (float(motion[0]), float(motion[1])))
         noise = self._rng(4, index, camera) if camera else self._rng(4, index)
         image = self._camera.expose(canvas.image, time_s, noise)
-        if self._camera.window is not None:
-            outside = self._camera.window[..., 0] < 128
+        if self._camera.content_mask is not None:
+            outside = self._camera.content_mask[..., 0] < 128
             canvas.mask[outside], canvas.instances[outside] = labels.BACKGROUND, 0
         return Frame(image, canvas.mask, canvas.instances)
 
@@ -144,7 +144,7 @@ class Scene:
         if self._depths is None:
             return patches
         plane = self._depths.plane(item, time_s)
-        return seen([seen_by(patch, plane, camera, view) for patch in patches])
+        return visible([warp(patch, plane, camera, view) for patch in patches])
 
     def truth(self, index: int, instances: NDArray[np.uint8]) -> tuple[TrueInstrument, ...]:
         """
@@ -161,18 +161,18 @@ class Scene:
             truth = item.truth(time_s) if number in seen else None
             if truth is not None:
                 geometry = true_geometry(truth, instances == number)
-                space = self._in_space(item, truth, time_s)
-                found.append(TrueInstrument(number, truth.label, geometry, **space))
+                keypoints = self._keypoints_3d(item, truth, time_s)
+                found.append(TrueInstrument(number, truth.label, geometry, **keypoints))
         return tuple(found)
 
-    def _in_space(self, item: Item, truth: Truth, time_s: float) -> dict[str, Any]:
+    def _keypoints_3d(self, item: Item, truth: Truth, time_s: float) -> dict[str, Any]:
         """Return 3-D tip and axis of an instrument that has both, in a stereo scene."""
-        places = {kind: (place, angle) for kind, place, angle in truth.points}
-        if self._depths is None or not {KeypointKind.TIP, KeypointKind.SHAFT_AXIS} <= set(places):
+        points = {kind: (position, angle) for kind, position, angle in truth.points}
+        if self._depths is None or not {KeypointKind.TIP, KeypointKind.SHAFT_AXIS} <= set(points):
             return {}
         plane, view = self._depths.plane(item, time_s), self._view
-        tip = plane.place_m(places[KeypointKind.TIP][0], view)
-        axis = plane.direction(*places[KeypointKind.SHAFT_AXIS], view)
+        tip = plane.position_m(points[KeypointKind.TIP][0], view)
+        axis = plane.direction(*points[KeypointKind.SHAFT_AXIS], view)
         return {'tip_m': tuple(tip.tolist()), 'axis': tuple(axis.tolist())}
 
     def _number(self, item: Item, patch: Patch) -> int:
@@ -185,7 +185,7 @@ class Scene:
     def _rng(self, *stream: int) -> Generator:
         return np.random.default_rng([self._seed, *stream])
 
-    def _furnish(self, rng: Generator) -> list[Item]:
+    def _choose_objects(self, rng: Generator) -> list[Item]:
         """Choose the objects of the scene, sorted by depth."""
         view, tissue = self._view, self._tissue
         has = {
@@ -229,10 +229,10 @@ class Scene:
         """Create robotic tools; in a scene with touching tools at least two."""
         count = max(2, count) if self._touching else count
         tools: list[Tool] = []
-        for place, port in enumerate((0, 1, 2, 5)[:count]):
-            tools.append(Tool(self._rng(8, place), self._view, bearings[port]))
-            if self._touching and place:
-                tools[place].follow(tools[place - 1], self._rng(15, place))
+        for number, port in enumerate((0, 1, 2, 5)[:count]):
+            tools.append(Tool(self._rng(8, number), self._view, bearings[port]))
+            if self._touching and number:
+                tools[number].follow(tools[number - 1], self._rng(15, number))
         return tools
 
 
@@ -291,13 +291,13 @@ class VideoSet(NamedTuple):
 class Job(NamedTuple):
     """Some frames of one video, which one process draws."""
 
-    wanted: VideoSet
+    video_set: VideoSet
     folder: Path
     scene_seed: int
     indices: range
 
 
-def draw_videos(wanted: VideoSet, output: Path, workers: int) -> None:
+def draw_videos(video_set: VideoSet, output: Path, workers: int) -> None:
     """
     Draw videos as `video_01/rgb/000000000.png` and `video_01/segmentation/000000000.png`.
 
@@ -306,15 +306,15 @@ def draw_videos(wanted: VideoSet, output: Path, workers: int) -> None:
     stereo video, each camera has these folders and its calibration in a folder of its own,
     `video_01/left` and `video_01/right`; the ground truth is that of the left camera.
 
-    :param wanted: the videos.
+    :param video_set: the videos.
     :param output: the data set's folder.
     :param workers: number of processes; with 1, this process draws.
     :raises OSError: if a file cannot be written.
     """
-    jobs = split_into_jobs(wanted, output, workers)
-    if wanted.stereo:
+    jobs = split_into_jobs(video_set, output, workers)
+    if video_set.stereo:
         for folder in {job.folder for job in jobs}:
-            for name, text in calibration_files(View(*wanted.size)).items():
+            for name, text in calibration_files(View(*video_set.size)).items():
                 _replace(folder / name, text.encode())
     with tqdm(total=sum(len(job.indices) for job in jobs), unit='frame', leave=False) as bar:
         if workers == 1:
@@ -328,15 +328,15 @@ def draw_videos(wanted: VideoSet, output: Path, workers: int) -> None:
                 bar.update(done.result())
 
 
-def split_into_jobs(wanted: VideoSet, output: Path, workers: int) -> Sequence[Job]:
+def split_into_jobs(video_set: VideoSet, output: Path, workers: int) -> Sequence[Job]:
     """Divide the drawing of videos into jobs of some frames of one video each."""
-    jobs, length = [], wanted.job_length(workers)
-    indices = range(0, wanted.frames * wanted.stride, wanted.stride)
-    for video in range(wanted.videos):
+    jobs, length = [], video_set.job_length(workers)
+    indices = range(0, video_set.frames * video_set.stride, video_set.stride)
+    for video in range(video_set.videos):
         folder = output / f'video_{video + 1:02d}'
-        seed = wanted.seed * SCENES_PER_SEED + video
-        for start in range(0, wanted.frames, length):
-            jobs.append(Job(wanted, folder, seed, indices[start : start + length]))
+        seed = video_set.seed * SCENES_PER_SEED + video
+        for start in range(0, video_set.frames, length):
+            jobs.append(Job(video_set, folder, seed, indices[start : start + length]))
     return jobs
 
 
@@ -349,17 +349,17 @@ def _draw_alone(job: Job) -> int:
 
 def _draw(job: Job) -> int:
     """Draw one job's frames into its folder, and return how many."""
-    wanted, scene = job.wanted, _scene(job.scene_seed, job.wanted)
-    folders = [job.folder / name for name in CAMERAS] if wanted.stereo else [job.folder]
-    suffix = '.jpg' if wanted.jpeg else '.png'
+    video_set, scene = job.video_set, _scene(job.scene_seed, job.video_set)
+    folders = [job.folder / name for name in CAMERAS] if video_set.stereo else [job.folder]
+    suffix = '.jpg' if video_set.jpeg else '.png'
     for index in job.indices:
         for camera, folder in enumerate(folders):
             frame = scene.frame(index, camera)
             _write(folder / 'rgb' / f'{index:09d}{suffix}', frame.image)
             _write(folder / 'segmentation' / f'{index:09d}.png', frame.mask)
-            if wanted.instruments:
+            if video_set.instruments:
                 _write(folder / INSTANCES_FOLDER / f'{index:09d}.png', frame.instances)
-            if wanted.instruments and not camera:
+            if video_set.instruments and not camera:
                 path = folder / INSTRUMENTS_FOLDER / f'{index:09d}.json'
                 _replace(path, _describe(scene.truth(index, frame.instances)))
     return len(job.indices)
@@ -378,9 +378,9 @@ def _describe(instruments: Sequence[TrueInstrument]) -> bytes:
 
 
 @lru_cache(maxsize=1)
-def _scene(seed: int, wanted: VideoSet) -> Scene:
+def _scene(seed: int, video_set: VideoSet) -> Scene:
     """Return a scene; the last one is cached, since the next job often continues it."""
-    return Scene(seed, wanted.size, wanted.rate_hz, wanted.touching, wanted.stereo)
+    return Scene(seed, video_set.size, video_set.rate_hz, video_set.touching, video_set.stereo)
 
 
 def _write(path: Path, image: NDArray[np.uint8]) -> None:

@@ -9,12 +9,12 @@ from numpy.random import Generator
 from surgseg_ros.core import labels
 from surgseg_ros.core.curves import fit_circle, resample
 from surgseg_ros.core.keypoints import KeypointKind
-from surgseg_ros.synthetic.drawing import Patch, Points, View, ribbon, seen
+from surgseg_ros.synthetic.drawing import Patch, Points, View, ribbon, visible
 from surgseg_ros.synthetic.materials import Colour
-from surgseg_ros.synthetic.noise import FloatImage, Wander, still
+from surgseg_ros.synthetic.noise import Drift, FloatImage, slight_drift
 from surgseg_ros.synthetic.tissue import Tissue
 from surgseg_ros.synthetic.tools import Tool
-from surgseg_ros.synthetic.truth import Place, Truth
+from surgseg_ros.synthetic.truth import Position, Truth
 
 _THREADS: tuple[Colour, ...] = (
     (96, 62, 190), (64, 84, 205), (52, 150, 120), (226, 222, 232), (60, 190, 225),
@@ -47,8 +47,8 @@ class Needle:
         self._half = float(rng.uniform(0.0048, 0.013))
         radius = float(rng.uniform(0.07, 0.19))
         angles = np.linspace(0, float(rng.uniform(2.5, 3.4)), 36)
-        lean = float(rng.uniform(0.6, 1.0))
-        arc = np.stack([np.cos(angles), np.sin(angles) * lean], axis=1) * radius
+        flattening = float(rng.uniform(0.6, 1.0))
+        arc = np.stack([np.cos(angles), np.sin(angles) * flattening], axis=1) * radius
         held_at = int(rng.integers(7, 16)) if tool else 0
         self._arc = arc - arc[held_at]
         if tool is None:
@@ -56,7 +56,7 @@ class Needle:
         side = float(rng.choice([-1, 1]))
         tangent = arc[held_at + 1] - arc[held_at]
         across = math.atan2(tangent[1], tangent[0]) - side * math.pi / 2 if tool else 0.0
-        self._turn = still(rng, -across - 0.5, -across + 0.5, 0.4, 7)
+        self._turn = slight_drift(rng, -across - 0.5, -across + 0.5, 0.4, 7)
         self._angle = float(rng.uniform(0, 2 * np.pi))
         self._rest = np.array([rng.uniform(0.2, 0.8) * view.aspect, rng.uniform(0.2, 0.8)])
 
@@ -72,12 +72,12 @@ class Needle:
         cosine, sine = math.cos(turn), math.sin(turn)
         return np.asarray(self._arc @ np.array([[cosine, sine], [-sine, cosine]]) + at)
 
-    def tail(self, time_s: float) -> Place:
+    def tail(self, time_s: float) -> Position:
         """Return the point to which the thread is tied."""
         x, y = self._curve(time_s)[0]
         return float(x), float(y)
 
-    def anchor(self, time_s: float) -> Place:
+    def anchor(self, time_s: float) -> Position:
         """Return its middle."""
         x, y = self._curve(time_s)[len(self._arc) // 2]
         return float(x), float(y)
@@ -111,9 +111,11 @@ class Needle:
             light += 90 * np.exp(-9 * (across + 0.25) ** 2)
             return np.asarray(light * np.array([[0.97], [1.0], [1.04]]), np.float32)
 
-        halves = np.full(len(self._arc), self._half)
-        halves[-5:] *= (1, 0.9, 0.8, 0.65, _SHARP)
-        return seen([ribbon(self._view, self._curve(time_s), halves, shade, labels.NEEDLE)])
+        half_widths = np.full(len(self._arc), self._half)
+        half_widths[-5:] *= (1, 0.9, 0.8, 0.65, _SHARP)
+        return visible(
+            [ribbon(self._view, self._curve(time_s), half_widths, shade, labels.NEEDLE)]
+        )
 
 
 class Thread:
@@ -138,7 +140,7 @@ class Thread:
         self._half = float(rng.uniform(0.0032, 0.0095))
         self._colour = _THREADS[rng.integers(len(_THREADS))]
         self._rest = _soft_curve(rng, view)
-        self._waves = [Wander(rng, -0.02, 0.02, 5) for _ in range(4)]
+        self._waves = [Drift(rng, -0.02, 0.02, 5) for _ in range(4)]
         self._hidden = None
         if rng.random() < 0.4:
             start = int(rng.integers(25, 60))
@@ -155,7 +157,7 @@ class Thread:
             curve = curve + (1 - share)[:, None] ** 2 * pull
         return np.asarray(curve)
 
-    def anchor(self, time_s: float) -> Place:
+    def anchor(self, time_s: float) -> Position:
         """Return a point near its free part."""
         x, y = self._curve(time_s)[20]
         return float(x), float(y)
@@ -189,16 +191,16 @@ class Thread:
         pieces = [curve]
         if self._hidden:
             pieces = [curve[: self._hidden[0]], curve[self._hidden[1] :]]
-        halves = np.full(len(curve), self._half)
-        return seen(
+        half_widths = np.full(len(curve), self._half)
+        return visible(
             [
-                ribbon(self._view, piece, halves[: len(piece)], shade, labels.THREAD)
+                ribbon(self._view, piece, half_widths[: len(piece)], shade, labels.THREAD)
                 for piece in pieces
             ]
         )
 
 
-def _place(point: Points) -> Place:
+def _place(point: Points) -> Position:
     return float(point[0]), float(point[1])
 
 
@@ -213,7 +215,7 @@ def _soft_curve(rng: Generator, view: View) -> Points:
     point = np.array([rng.uniform(0.25, 0.75) * view.aspect, rng.uniform(0.25, 0.75)])
     heading = float(rng.uniform(0, 2 * np.pi))
     maximum = float(rng.choice([0.1, 0.24]))  # the second makes loops
-    bends = [Wander(rng, -maximum, maximum, float(rng.uniform(25, 70))) for _ in range(2)]
+    bends = [Drift(rng, -maximum, maximum, float(rng.uniform(25, 70))) for _ in range(2)]
     points = []
     for i in range(count):
         points.append(point.copy())

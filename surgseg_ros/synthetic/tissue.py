@@ -10,18 +10,18 @@ from numpy.typing import NDArray
 
 from surgseg_ros.synthetic.drawing import Image, View
 from surgseg_ros.synthetic.noise import (
+    Drift,
     FloatImage,
-    Wander,
-    branch,
     enlarge,
     fractal_noise,
     mix,
     rgb,
+    slight_drift,
     smooth_noise,
-    step,
-    still,
+    smoothstep,
+    spawn_rng,
 )
-from surgseg_ros.synthetic.truth import Place
+from surgseg_ros.synthetic.truth import Position
 
 MARGIN = 0.16
 """How far the tissue reaches beyond the image, in units."""
@@ -66,11 +66,11 @@ class Tissue:
     def __init__(self, rng: Generator, view: View) -> None:
         self._view = view
         self._texture = _texture(rng, view)
-        self._shift = [Wander(rng, -0.05, 0.05, float(rng.uniform(6, 14))) for _ in range(2)]
-        self._turn = Wander(rng, -0.03, 0.03, 11)
-        self._zoom = Wander(rng, 0.97, 1.04, 9)
-        self._swell = [still(rng, -0.012, 0.012, 0.8, 3.5) for _ in range(24)]
-        self._wet = still(rng, 0.2, 1.3, 0.3, 2.5)
+        self._shift = [Drift(rng, -0.05, 0.05, float(rng.uniform(6, 14))) for _ in range(2)]
+        self._turn = Drift(rng, -0.03, 0.03, 11)
+        self._zoom = Drift(rng, 0.97, 1.04, 9)
+        self._swell = [slight_drift(rng, -0.012, 0.012, 0.8, 3.5) for _ in range(24)]
+        self._wet = slight_drift(rng, 0.2, 1.3, 0.3, 2.5)
 
     def place(self, points: NDArray[np.float64], time_s: float) -> NDArray[np.float64]:
         """
@@ -114,7 +114,7 @@ class Tissue:
         )
 
 
-class Resting:
+class RestingObject:
     """
     A small object that lies on the tissue and moves with it.
 
@@ -130,7 +130,7 @@ class Resting:
         across, down = rng.uniform(margin, 1 - margin), rng.uniform(margin, 1 - margin)
         self._rest = np.array([across * view.aspect, down])
 
-    def anchor(self, time_s: float) -> Place:
+    def anchor(self, time_s: float) -> Position:
         """Return its position at a time, in units."""
         x, y = self._tissue.place(self._rest[None], time_s)[0]
         return float(x), float(y)
@@ -163,24 +163,26 @@ def _texture(rng: Generator, view: View) -> Image:
     if rng.random() < 0.45:  # an organ of another kind
         organ = fractal_noise(rng, extent, scale, 1.1, 3, 0.4)
         edge = float(rng.uniform(-0.4, 0.8))
-        colour = mix(colour, _ground(rng, extent, scale), step(organ, edge, edge + 0.12))
-        height += np.float32(rng.uniform(0.0, 0.03)) * step(organ, edge - 0.1, edge + 0.5)
+        colour = mix(colour, _ground(rng, extent, scale), smoothstep(organ, edge, edge + 0.12))
+        height += np.float32(rng.uniform(0.0, 0.03)) * smoothstep(organ, edge - 0.1, edge + 0.5)
     colour, height = _organs(rng, extent, scale, colour, height)
     fibres = _fibres(rng, extent, scale)
     colour *= rgb(1 + np.float32(0.14 * rough * rng.uniform(0, 1)) * fibres)
     height += np.float32(0.0016 * rough * rng.uniform(0, 1)) * fibres
-    fat = step(fractal_noise(rng, extent, scale, 1.8, 4), *_threshold(rng, -0.4, 2.4, 1.0))
+    fat = smoothstep(fractal_noise(rng, extent, scale, 1.8, 4), *_threshold(rng, -0.4, 2.4, 1.0))
     globules = fractal_noise(rng, extent, scale, 22, 2)
     fat_colour = _FAT[rng.integers(len(_FAT))]
-    colour = mix(colour, fat_colour, fat * step(globules, -2.2, 0.4) * np.float32(0.8))
+    colour = mix(colour, fat_colour, fat * smoothstep(globules, -2.2, 0.4) * np.float32(0.8))
     height += fat * (np.float32(0.012) + np.float32(0.004) * globules)
     vessels = _vessels(rng, extent, scale)
     colour = mix(colour, (118, 14, 24), vessels * np.float32(rng.uniform(0.55, 0.85)))
     height += vessels * np.float32(0.003)
-    pools = step(fractal_noise(rng, extent, scale, 2.2, 4), *_threshold(rng, 1.2, 3.2, 0.35))
+    pools = smoothstep(fractal_noise(rng, extent, scale, 2.2, 4), *_threshold(rng, 1.2, 3.2, 0.35))
     colour = mix(colour, _BLOOD, pools * np.float32(0.85))
     if rng.random() < 0.4:  # a cavity that is not lit
-        cavity = step(fractal_noise(rng, extent, scale, 1.3, 3), *_threshold(rng, -0.3, 1.2, 1.2))
+        cavity = smoothstep(
+            fractal_noise(rng, extent, scale, 1.3, 3), *_threshold(rng, -0.3, 1.2, 1.2)
+        )
         colour *= rgb(1 - cavity * np.float32(rng.uniform(0.4, 0.95)))
     return _lit(rng, colour, height, pools, scale, rough)
 
@@ -213,7 +215,7 @@ def _organs(
         across = (math.cos(turn) * down - math.sin(turn) * across) / radii[1]
         inside = 1 - along**2 - across**2 - warp  # 0 at its outline
         dome = float(rng.uniform(0.1, 0.5)) * radii.min() * np.sqrt(np.clip(inside, 0, 1))
-        share = step(np.asarray(inside, np.float32), 0.0, 0.05)
+        share = smoothstep(np.asarray(inside, np.float32), 0.0, 0.05)
         layers = (dome, share, *cv2.split(ground))
         dome, share, *planes = (
             enlarge(np.asarray(layer, np.float32), (rows, columns)) for layer in layers
@@ -229,8 +231,12 @@ def _ground(rng: Generator, extent: tuple[float, float], scale: float) -> FloatI
     patches = fractal_noise(rng, extent, scale, float(rng.uniform(0.9, 2.6)), 5, 0.6)
     colour = np.empty((*patches.shape, 3), np.float32)
     colour[:] = ground[1]
-    colour = mix(colour, ground[2], step(patches, 0.1, 2.0) * np.float32(rng.uniform(0.2, 1)))
-    return mix(colour, ground[0], step(patches, -0.2, -2.0) * np.float32(rng.uniform(0.2, 0.9)))
+    colour = mix(
+        colour, ground[2], smoothstep(patches, 0.1, 2.0) * np.float32(rng.uniform(0.2, 1))
+    )
+    return mix(
+        colour, ground[0], smoothstep(patches, -0.2, -2.0) * np.float32(rng.uniform(0.2, 0.9))
+    )
 
 
 def _fibres(rng: Generator, extent: tuple[float, float], scale: float) -> FloatImage:
@@ -243,7 +249,7 @@ def _fibres(rng: Generator, extent: tuple[float, float], scale: float) -> FloatI
     down, across = down[:, None] - np.float32(middle[0]), across - np.float32(middle[1])
     radius = np.hypot(down, across)
     angle = np.arctan2(down, across) + np.float32(rng.uniform(-0.6, 0.6)) * radius
-    tile = smooth_noise(branch(rng), (128, 512), 1.0, (0.25, 0.5))
+    tile = smooth_noise(spawn_rng(rng), (128, 512), 1.0, (0.25, 0.5))
     around = _modulo(angle * np.float32(512 / (2 * np.pi) * rng.integers(1, 4)), 512)
     along = _modulo(radius * np.float32(rng.uniform(8, 40)), 128)
     return np.asarray(
@@ -341,25 +347,25 @@ def _lit(
         for axis in ((1, 0), (0, 1))
     ]
     length = np.sqrt(1 + slopes[0] ** 2 + slopes[1] ** 2)
-    lean = rng.uniform(-0.35, 0.35, 2).astype(np.float32)
-    facing = (1 - lean[0] * slopes[0] - lean[1] * slopes[1]) / (
-        length * math.hypot(1, *map(float, lean))
+    light = rng.uniform(-0.35, 0.35, 2).astype(np.float32)
+    facing = (1 - light[0] * slopes[0] - light[1] * slopes[1]) / (
+        length * math.hypot(1, *map(float, light))
     )
     hollow = cv2.GaussianBlur(height, (0, 0), 0.03 * scale) - height
     shade = 0.30 + 0.78 * np.clip(facing, 0, 1) ** 1.3
-    shade *= 1 - 0.42 * step(hollow, 0.0, 0.035)
+    shade *= 1 - 0.42 * smoothstep(hollow, 0.0, 0.035)
     near = height - np.float32(np.median(height))
     shade *= np.exp(np.clip(near * np.float32(rng.uniform(0, 4)), -1.5, 0.7))  # to lamp and lens
-    glow = 1 - 0.25 * step(hollow, 0.0, 0.03)  # a crease glows red
+    glow = 1 - 0.25 * smoothstep(hollow, 0.0, 0.03)  # a crease glows red
     red, green, blue = (plane * shade for plane in cv2.split(colour))
     cells = float(rng.uniform(18, 70))
     bumps = np.float32(rng.uniform(0.08, 0.2) * min(1.0, 0.25 + rough))
-    fine = [smooth_noise(branch(rng), extent, scale, (cells, cells)) * bumps for _ in '12']
+    fine = [smooth_noise(spawn_rng(rng), extent, scale, (cells, cells)) * bumps for _ in '12']
     tilt = [slope * (1 - 0.6 * pools) + bump for slope, bump in zip(slopes, fine)]
     aim = rng.uniform(-0.3, 0.3, 2).astype(np.float32)
     away = (tilt[0] - aim[0]) ** 2 + (tilt[1] - aim[1]) ** 2
     start = float(rng.uniform(-0.4, 1.2))
-    patchy = step(fractal_noise(rng, extent, scale, 3, 3), start, start + 1.2)
+    patchy = smoothstep(fractal_noise(rng, extent, scale, 3, 3), start, start + 1.2)
     shine = np.exp(-away * np.float32(rng.uniform(25, 60))) * (0.15 + 0.85 * patchy)
     if rng.random() < 0.5:
         shine = np.maximum(shine, _film(rng, slopes, aim, scale))

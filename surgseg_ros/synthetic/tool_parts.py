@@ -14,10 +14,10 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from surgseg_ros.core import labels
-from surgseg_ros.synthetic.drawing import Patch, Points, Shade, Sprite, View, outline, ribbon
+from surgseg_ros.synthetic.drawing import Patch, Points, Shader, Sprite, View, outline, ribbon
 from surgseg_ros.synthetic.materials import BLOOD, Colour, Gloss, Relief, rod
-from surgseg_ros.synthetic.noise import FloatImage, fractal_noise, step
-from surgseg_ros.synthetic.truth import Place
+from surgseg_ros.synthetic.noise import FloatImage, fractal_noise, smoothstep
+from surgseg_ros.synthetic.truth import Position
 
 _MAP_SIZE: Final = (64, 512)
 """Rows across and columns along of the maps of stains and letters on a shaft: powers of 2."""
@@ -39,7 +39,7 @@ def shaft_colour(rng: Generator) -> Colour:
     return (level * (1 + warm), level * float(rng.uniform(0.97, 1.03)), level * (1 - warm))
 
 
-def shaft_shade(rng: Generator, width: float, colour: Colour) -> Shade:
+def shaft_shade(rng: Generator, width: float, colour: Colour) -> Shader:
     """
     Shade a shaft: its rings, letters, dried blood, and the tissue that it mirrors.
 
@@ -103,7 +103,7 @@ def _stains(rng: Generator) -> FloatImage:
     """Smear dried blood over the map: (64, 512), share 0 to 0.9."""
     start = float(rng.uniform(0.6, 3.0))
     noise = fractal_noise(rng, (1, 8), _MAP_SIZE[0], float(rng.uniform(1.5, 6)), 4, 0.7)
-    return np.asarray(step(noise, start, start + 0.5) * np.float32(0.9), np.float32)
+    return np.asarray(smoothstep(noise, start, start + 0.5) * np.float32(0.9), np.float32)
 
 
 def _letters(rng: Generator, width: float, level: float) -> FloatImage:
@@ -326,7 +326,7 @@ def jaw_of(
     texture: FloatImage,
     blood: float,
     label: int = labels.CLASPER,
-) -> tuple[Sprite, Place]:
+) -> tuple[Sprite, Position]:
     """
     Make one jaw, which closes towards negative y; its origin is the pivot.
 

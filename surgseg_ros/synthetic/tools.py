@@ -14,9 +14,9 @@ from numpy.random import Generator
 
 from surgseg_ros.core import labels
 from surgseg_ros.core.keypoints import KeypointKind
-from surgseg_ros.synthetic.drawing import Item, Patch, Shade, View, forward, ribbon, seen
+from surgseg_ros.synthetic.drawing import Item, Patch, Shader, View, forward, ribbon, visible
 from surgseg_ros.synthetic.materials import Gloss, metal_texture, rod
-from surgseg_ros.synthetic.noise import FloatImage, Wander, still
+from surgseg_ros.synthetic.noise import Drift, FloatImage, slight_drift
 from surgseg_ros.synthetic.tool_parts import (
     KINDS,
     TipCover,
@@ -27,7 +27,7 @@ from surgseg_ros.synthetic.tool_parts import (
     shaft_shade,
     wrist_of,
 )
-from surgseg_ros.synthetic.truth import Place, Truth
+from surgseg_ros.synthetic.truth import Position, Truth
 
 _ROD_TAPER: Final = 0.05  # growth of a rod's width per unit, towards its port
 
@@ -53,11 +53,11 @@ class ToolMotion:
         self._start = (middle, 0.5)
         self._bearing = bearing
         period = float(rng.uniform(4, 9))
-        self._depth = still(rng, depth[0] * border, depth[1] * border, 0.6, period)
-        self._sideways = still(rng, -0.36, 0.36, 0.5, period * 0.9)
-        self.aim: Callable[[float], Place] | None = None  # replaces the path of the tip
+        self._depth = slight_drift(rng, depth[0] * border, depth[1] * border, 0.6, period)
+        self._sideways = slight_drift(rng, -0.36, 0.36, 0.5, period * 0.9)
+        self.aim: Callable[[float], Position] | None = None  # replaces the path of the tip
 
-    def pose(self, time_s: float) -> tuple[Place, float]:
+    def pose(self, time_s: float) -> tuple[Position, float]:
         """Return the tip, and the angle at which the instrument points."""
         if self.aim:
             tip = self.aim(time_s)
@@ -69,23 +69,23 @@ class ToolMotion:
 
 def shank(
     view: View,
-    end: Place,
+    end: Position,
     angle: float,
     half: float,
     taper: float,
-    shade: Shade,
+    shade: Shader,
     label: int,
     flat: bool = True,
 ) -> Patch | None:
     """Draw the straight part of an instrument, from its end in the image out to the border."""
     far = forward(end, angle + math.pi, 2.2 * view.aspect)
-    halves = np.array([half, half * (1 + taper * 2.2 * view.aspect)])
-    return ribbon(view, np.array([end, far]), halves, shade, label, flat)
+    half_widths = np.array([half, half * (1 + taper * 2.2 * view.aspect)])
+    return ribbon(view, np.array([end, far]), half_widths, shade, label, flat)
 
 
 def shank_points(
-    view: View, end: Place, angle: float, half: float, taper: float
-) -> list[tuple[KeypointKind, Place, float]]:
+    view: View, end: Position, angle: float, half: float, taper: float
+) -> list[tuple[KeypointKind, Position, float]]:
     """
     Find where the straight part of an instrument enters the image.
 
@@ -100,12 +100,12 @@ def shank_points(
     found = [(kinds.SHAFT_AXIS, end, angle), (kinds.SHAFT_ENTRY, _entry(view, end, angle), angle)]
     for kind, side in ((kinds.LEFT_SHAFT_EDGE, -1), (kinds.RIGHT_SHAFT_EDGE, 1)):
         start = forward(end, angle + side * math.pi / 2, half)
-        lean = angle - side * math.atan(half * taper)
-        found.append((kind, _entry(view, start, lean), angle))
+        edge_angle = angle - side * math.atan(half * taper)
+        found.append((kind, _entry(view, start, edge_angle), angle))
     return found
 
 
-def _entry(view: View, start: Place, angle: float) -> Place:
+def _entry(view: View, start: Position, angle: float) -> Position:
     """Follow a line back from a point to the image's border."""
     steps = []
     for at, out, limit in (
@@ -125,14 +125,14 @@ class ToolLengths(NamedTuple):
     jaw: float
 
 
-def turned(origin: Place, angle: float, place: Place) -> Place:
-    """Place a point that is given relative to an origin and a direction."""
-    return forward(forward(origin, angle, place[0]), angle + math.pi / 2, place[1])
+def local_to_image(origin: Position, angle: float, point: Position) -> Position:
+    """Convert a point from the frame of an origin and a direction to the frame of the image."""
+    return forward(forward(origin, angle, point[0]), angle + math.pi / 2, point[1])
 
 
-def _side(origin: Place, angle: float, place: Place) -> float:
+def _side(origin: Position, angle: float, point: Position) -> float:
     """Return how far to the right of a direction a point lies, as seen in the image."""
-    return math.cos(angle) * (place[1] - origin[1]) - math.sin(angle) * (place[0] - origin[0])
+    return math.cos(angle) * (point[1] - origin[1]) - math.sin(angle) * (point[0] - origin[0])
 
 
 class Tool:
@@ -160,9 +160,9 @@ class Tool:
             self.width * float(rng.uniform(*self.kind.length)),
         )
         self._make_parts(rng)
-        self._bends = [still(rng, -0.7, 0.7, 0.5, 5), still(rng, -0.6, 0.6, 0.5, 4)]
-        self._opening = Wander(rng, -0.25, 0.5, float(rng.uniform(3, 7)))
-        self._short = still(rng, float(rng.choice([0.35, 0.7])), 1.0, 0.4, 6)
+        self._bends = [slight_drift(rng, -0.7, 0.7, 0.5, 5), slight_drift(rng, -0.6, 0.6, 0.5, 4)]
+        self._opening = Drift(rng, -0.25, 0.5, float(rng.uniform(3, 7)))
+        self._short = slight_drift(rng, float(rng.choice([0.35, 0.7])), 1.0, 0.4, 6)
         self.held: Item | None = None
         self.defocus = float(rng.uniform(0.0015, 0.009)) if rng.random() < 0.35 else 0.0
 
@@ -194,12 +194,12 @@ class Tool:
         :param rng: source of the target on it, and of the motion around that.
         """
         back = float(rng.choice([-0.5, 0.5, 2.5])) * other.width
-        along, across = (still(rng, -0.6, 0.6, 0.5, 5) for _ in range(2))
+        along, across = (slight_drift(rng, -0.6, 0.6, 0.5, 5) for _ in range(2))
 
-        def aim(time_s: float) -> Place:
+        def aim(time_s: float) -> Position:
             _, angle, pivot, _ = other._joints(time_s)
-            place = forward(pivot, angle, other.width * along(time_s) - back)
-            x, y = forward(place, angle + math.pi / 2, other.width * across(time_s))
+            point = forward(pivot, angle, other.width * along(time_s) - back)
+            x, y = forward(point, angle + math.pi / 2, other.width * across(time_s))
             return min(max(x, 0.1), self._view.aspect - 0.1), min(max(y, 0.1), 0.9)
 
         self._motion.aim = aim
@@ -208,12 +208,12 @@ class Tool:
         """Return half the angle between the jaws, which stay closed while they hold something."""
         return 0.05 if self.held else max(0.02, self._opening(time_s))
 
-    def grip(self, time_s: float) -> tuple[Place, float]:
+    def grip(self, time_s: float) -> tuple[Position, float]:
         """Return the point between the jaws that holds things, and their direction."""
         _, _, pivot, angle = self._joints(time_s)
         return forward(pivot, angle, 0.82 * self._lengths.jaw * self._short(time_s)), angle
 
-    def anchor(self, time_s: float) -> Place:
+    def anchor(self, time_s: float) -> Position:
         """Return the pivot of the jaws."""
         return self._joints(time_s)[2]
 
@@ -223,7 +223,7 @@ class Tool:
         joint, short = forward(end, angle, 0.7 * self._lengths.fork), self._short(time_s)
         opening = self.opening(time_s)
         tips = [
-            turned(
+            local_to_image(
                 pivot,
                 jaw_angle + side * opening,
                 (short * self._jaw_end[0], side * self._jaw_end[1]),
@@ -244,8 +244,7 @@ class Tool:
         left = cross.index(min(cross))
         points.append((kinds.LEFT_JAW_TIP, tips[left], headings[left]))
         points.append((kinds.RIGHT_JAW_TIP, tips[1 - left], headings[1 - left]))
-        gape = abs(math.remainder(headings[1] - headings[0], 2 * math.pi))
-        degrees = math.degrees(gape)
+        degrees = abs(math.degrees(math.remainder(headings[1] - headings[0], 2 * math.pi)))
         return Truth(labels.ROBOTIC_TOOL, points, degrees, self.width, taper=self._taper)
 
     def draw(self, time_s: float) -> list[Patch]:
@@ -260,13 +259,13 @@ class Tool:
         upper = self._jaw.place(view, pivot, jaw_angle + opening, (short, 1.0))
         jaws = [lower, *between, upper] if self.kind.blades == 2 else [*between, upper]
         if self._cover:
-            return seen([shaft, *jaws, self._cover.draw(view, np.array([end, joint, pivot]))])
+            return visible([shaft, *jaws, self._cover.draw(view, np.array([end, joint, pivot]))])
         wrist_angle = math.atan2(pivot[1] - joint[1], pivot[0] - joint[0])
         wrist = self._wrist.place(view, joint, wrist_angle, (short, 1.0))
         fork = self._fork.place(view, end, angle)
-        return seen([shaft, *jaws, wrist, fork])
+        return visible([shaft, *jaws, wrist, fork])
 
-    def _joints(self, time_s: float) -> tuple[Place, float, Place, float]:
+    def _joints(self, time_s: float) -> tuple[Position, float, Position, float]:
         """Return the tube's end and angle, the jaws' pivot and angle."""
         tip, angle = self._motion.pose(time_s)
         short = self._short(time_s)
@@ -303,17 +302,17 @@ class Suction:
             colours = body(along, across, facing)
             if not holes:
                 return colours
-            place = along / pitch - 0.7
-            row = np.rint(place)
+            position = along / pitch - 0.7
+            row = np.rint(position)
             shift = np.where(row % 2 == 0, -0.42, 0.42)
-            gap = np.hypot((place - row) * pitch / half, across - shift)
+            gap = np.hypot((position - row) * pitch / half, across - shift)
             hole = (gap < 0.34) & (row >= 0) & (row < count)
             return np.asarray(np.where(hole, [[26], [12], [14]], colours), np.float32)
 
         self._shade = shade
         self.defocus = float(rng.uniform(0.002, 0.012)) if rng.random() < 0.3 else 0.0
 
-    def anchor(self, time_s: float) -> Place:
+    def anchor(self, time_s: float) -> Position:
         """Return the tip."""
         return self._motion.pose(time_s)[0]
 
@@ -331,7 +330,7 @@ class Suction:
         tube = shank(
             self._view, tip, angle, self._half, _ROD_TAPER, self._shade, labels.SUCTION, flat=False
         )
-        return seen([tube])
+        return visible([tube])
 
 
 class NeedleHolder:
@@ -364,10 +363,10 @@ class NeedleHolder:
         self._jaw, self._jaw_end = jaw_of(
             rng, kind, width, self._length, scale, metal, 0.15, labels.HOLDER
         )
-        self._opening = Wander(rng, -0.3, 0.4, 5)
+        self._opening = Drift(rng, -0.3, 0.4, 5)
         self.defocus = 0.0
 
-    def anchor(self, time_s: float) -> Place:
+    def anchor(self, time_s: float) -> Position:
         """Return the jaws' pivot."""
         tip, angle = self._motion.pose(time_s)
         return forward(tip, angle, -self._length)
@@ -379,8 +378,8 @@ class NeedleHolder:
         opening = max(0.03, self._opening(time_s))
         length, side = self._jaw_end
         tips = (
-            turned(pivot, angle, (length, side)),
-            turned(pivot, angle - opening, (length, -side)),
+            local_to_image(pivot, angle, (length, side)),
+            local_to_image(pivot, angle - opening, (length, -side)),
         )
         tip = ((tips[0][0] + tips[1][0]) / 2, (tips[0][1] + tips[1][1]) / 2)
         points = shank_points(self._view, pivot, angle, self._half, _ROD_TAPER)
@@ -397,4 +396,4 @@ class NeedleHolder:
         )
         fixed = self._jaw.place(self._view, pivot, angle)
         moving = self._jaw.place(self._view, pivot, angle - opening, (1.0, -1.0))
-        return seen([moving, rod_patch, fixed])
+        return visible([moving, rod_patch, fixed])

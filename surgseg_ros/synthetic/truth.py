@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from surgseg_ros.core.geometry import window
 from surgseg_ros.core.keypoints import Geometry, Keypoint, KeypointKind, hide_tip
 
-Place = tuple[float, float]
+Position = tuple[float, float]
 """x and y in units."""
 
 
@@ -29,7 +29,7 @@ class Truth:
     """
 
     label: int
-    points: Sequence[tuple[KeypointKind, Place, float]]
+    points: Sequence[tuple[KeypointKind, Position, float]]
     opening_deg: float | None = None
     shaft_width: float | None = None
     radius: float | None = None
@@ -71,8 +71,8 @@ def true_geometry(truth: Truth, own: NDArray[np.bool_]) -> Geometry:
     radius_px = max(1, round(_NEAR * height))
     points = []
     has_jaws = any(kind == KeypointKind.LEFT_JAW_TIP for kind, _, _ in truth.points)
-    for kind, place, angle in truth.points:
-        x, y = (value * height - 0.5 for value in place)
+    for kind, position, angle in truth.points:
+        x, y = (value * height - 0.5 for value in position)
         beyond = not (-1 <= x <= width and -1 <= y <= height)
         column, row = (min(max(0, round(v)), n - 1) for v, n in ((x, width), (y, height)))
         near = window(own, row, column, radius_px)

@@ -160,8 +160,8 @@ def test_several_processes_write_the_same_files(tmp_path):
 
 @pytest.mark.parametrize(('videos', 'lengths'), [(7, {30, 10}), (8, {40})])
 def test_a_process_draws_whole_videos_if_there_are_many(tmp_path, videos, lengths):
-    wanted = VideoSet(videos, 40, 1, (64, 64), 15.0, 1, jpeg=True)
-    jobs = split_into_jobs(wanted, tmp_path, workers=2)
+    video_set = VideoSet(videos, 40, 1, (64, 64), 15.0, 1, jpeg=True)
+    jobs = split_into_jobs(video_set, tmp_path, workers=2)
     assert {len(job.indices) for job in jobs} == lengths
     assert len({(job.folder, index) for job in jobs for index in job.indices}) == videos * 40
 

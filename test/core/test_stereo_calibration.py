@@ -63,7 +63,7 @@ def test_points_of_raw_images_are_triangulated(places_m, model, d):
     calibration = pair(*infos, rectified=False)
     first, second = (calibration.rectify(camera, seen) for camera, seen in enumerate(images))
     np.testing.assert_allclose(first[:, 1], second[:, 1], atol=0.1)
-    found = [calibration.place_m(a, a[0] - b[0]) for a, b in zip(first, second)]
+    found = [calibration.position_m(a, a[0] - b[0]) for a, b in zip(first, second)]
     np.testing.assert_allclose(found, places_m, atol=6e-4)
 
 
@@ -80,7 +80,7 @@ def test_the_first_camera_may_be_the_right_one():
     assert calibration.baseline_m == pytest.approx(-BASELINE_M)
     disparity = calibration.disparity_px(0.1)
     assert disparity == pytest.approx(-67.5)
-    place = calibration.place_m(np.array([959.5, 539.5]), disparity)
+    place = calibration.position_m(np.array([959.5, 539.5]), disparity)
     np.testing.assert_allclose(place, [0, 0, 0.1])
 
 

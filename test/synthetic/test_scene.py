@@ -20,7 +20,7 @@ from surgseg_ros.core.labels import (
 )
 from surgseg_ros.synthetic import Scene
 from surgseg_ros.synthetic.drawing import Canvas, View, ribbon
-from surgseg_ros.synthetic.noise import Wander
+from surgseg_ros.synthetic.noise import Drift
 
 SIZE = (180, 320)
 DRAWN = Path(__file__).with_name('frames')
@@ -183,7 +183,7 @@ def test_motion_blur_does_not_change_the_mask():
 
 
 def test_wander_stays_within_its_limits():
-    wander = Wander(np.random.default_rng(0), -2.0, 5.0, 3.0)
+    wander = Drift(np.random.default_rng(0), -2.0, 5.0, 3.0)
     values = [wander(time_s / 10) for time_s in range(1000)]
     assert min(values) >= -2.0
     assert max(values) <= 5.0

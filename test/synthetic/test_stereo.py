@@ -13,9 +13,9 @@ from surgseg_ros.synthetic.camera import (
     BASELINE_M,
     FOCAL,
     Plane,
-    beyond_px,
     camera_infos,
-    seen_by,
+    extra_columns,
+    warp,
 )
 from surgseg_ros.synthetic.drawing import View, outline, ribbon
 
@@ -36,7 +36,7 @@ def white(along, across, facing):
 
 @pytest.mark.parametrize('angle', [0.3, math.pi / 2, 2.5])
 def test_a_band_is_drawn_where_its_plane_projects_it(angle):
-    view = View(*SIZE, beyond=beyond_px(SIZE[0]))
+    view = View(*SIZE, extra_columns=extra_columns(SIZE[0]))
     calibration = StereoCalibration(camera_infos(view))
     start = np.array([0.9, 0.5])
     ends = start + 0.25 * np.outer([-1, 1], [math.cos(angle), math.sin(angle)])
@@ -44,7 +44,7 @@ def test_a_band_is_drawn_where_its_plane_projects_it(angle):
     patch = ribbon(view, outline(*ends), np.full(2, 0.03), white, 1)
     middles = []
     for camera in (0, 1):
-        seen, drawn = seen_by(patch, plane, camera, view), np.zeros(SIZE)
+        seen, drawn = warp(patch, plane, camera, view), np.zeros(SIZE)
         height, width = seen.rgba.shape[:2]
         drawn[seen.y : seen.y + height, seen.x : seen.x + width] = seen.rgba[..., 3]
         down, across = (np.average(axis, weights=drawn) for axis in np.indices(SIZE))
