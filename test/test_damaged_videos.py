@@ -7,15 +7,7 @@ import warnings
 import cv2
 import numpy as np
 import pytest
-from made_videos import (
-    HEIGHT,
-    WIDTH,
-    number_of,
-    overwrite,
-    packets,
-    rewrite,
-    write_video,
-)
+from made_videos import HEIGHT, WIDTH, number_of, overwrite, packets, rewrite, write_video
 from verbs import verb
 
 from surgseg_ros.bags.reading import Bag
@@ -80,10 +72,10 @@ def test_predict_reports_a_truncated_video_and_exits_with_1(tmp_path, model, cap
     written = masks(tmp_path / 'out')
     assert written == list(range(0, written[-1] + 1, 5))
     captured = capsys.readouterr()
-    assert f'to {COUNT - 1}: the header promises {COUNT} frames' in captured.err
+    assert f'to {COUNT - 1}: the header declares {COUNT} frames' in captured.err
     assert f'{len(written)} masks' in captured.out
     assert run('predict', **options, every=5) == 1, 'a second run changes nothing'
-    assert 'promises' in capsys.readouterr().err
+    assert 'declares' in capsys.readouterr().err
     assert masks(tmp_path / 'out') == written
 
 
@@ -121,7 +113,7 @@ def test_make_bag_keeps_the_stamps_after_a_damaged_frame(tmp_path, capsys):
     captured = capsys.readouterr()
     assert f'frame {BAD}: its place in the file is damaged' in captured.err
     assert f'frame {BAD - 1} cannot be used' in captured.err
-    assert f'promises {COUNT}' in captured.out
+    assert f'declares {COUNT}' in captured.out
 
 
 def test_make_bag_rejects_a_video_that_has_lost_a_frame_with_a_mask(tmp_path, capsys):

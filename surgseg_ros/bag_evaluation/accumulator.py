@@ -38,40 +38,40 @@ class MaskBuffer:
         self._fresh: dict[int, Mask | None] = {}
         self._packed: dict[int, _Packed] = {}
 
-    def put(self, place: int, mask: Mask | None) -> None:
+    def put(self, index: int, mask: Mask | None) -> None:
         """
         Keep a mask.
 
-        :param place: index of its image.
+        :param index: index of its image.
         :param mask: (H, W) uint8, or None, which is kept too.
         """
         # A copy, since the memory of an array that another process sent is to be used again.
-        self._fresh[place] = None if mask is None else mask.copy()
+        self._fresh[index] = None if mask is None else mask.copy()
         if len(self._fresh) > _UNCOMPRESSED:
             oldest = next(iter(self._fresh))
             if (kept := self._fresh[oldest]) is not None:
                 self._packed[oldest] = _Packed(zlib.compress(kept.tobytes(), 1), kept.shape)
                 del self._fresh[oldest]
 
-    def holds(self, place: int) -> bool:
+    def holds(self, index: int) -> bool:
         """
         Return whether there is a mask.
 
-        :param place: index of its image.
+        :param index: index of its image.
         :return: whether it was put and not yet taken.
         """
-        return place in self._fresh or place in self._packed
+        return index in self._fresh or index in self._packed
 
-    def take(self, place: int) -> Mask | None:
+    def take(self, index: int) -> Mask | None:
         """
         Return a mask, and remove it.
 
-        :param place: index of its image.
+        :param index: index of its image.
         :return: the value that was put.
         """
-        if place in self._fresh:
-            return self._fresh.pop(place)
-        packed = self._packed.pop(place)
+        if index in self._fresh:
+            return self._fresh.pop(index)
+        packed = self._packed.pop(index)
         return np.frombuffer(zlib.decompress(packed.data), np.uint8).reshape(packed.shape)
 
 
@@ -97,41 +97,41 @@ class Scorer:
         self._begun: dict[int, Callable[[], FrameCounts]] = {}
         self._counts: dict[int, FrameCounts] = {}
 
-    def record_mask(self, place: int, mask: Mask | None) -> None:
+    def record_mask(self, index: int, mask: Mask | None) -> None:
         """
         Add a prediction.
 
-        :param place: index of its image.
+        :param index: index of its image.
         :param mask: (H, W) uint8; None if there is none, which scores 0.
         """
-        if place not in self._awaited:
+        if index not in self._awaited:
             return
-        if self._truths.holds(place):
-            self._count(place, self._truths.take(place), mask)
+        if self._truths.holds(index):
+            self._count(index, self._truths.take(index), mask)
         else:
-            self._masks.put(place, mask)
+            self._masks.put(index, mask)
 
-    def record_truth(self, place: int, truth: Mask) -> None:
+    def record_truth(self, index: int, truth: Mask) -> None:
         """
         Add a ground truth.
 
-        :param place: index of its image.
+        :param index: index of its image.
         :param truth: (H, W) uint8.
         """
-        if self._masks.holds(place):
-            self._count(place, truth, self._masks.take(place))
+        if self._masks.holds(index):
+            self._count(index, truth, self._masks.take(index))
         else:
-            self._truths.put(place, truth)
+            self._truths.put(index, truth)
 
-    def give_up(self, place: int) -> None:
+    def give_up(self, index: int) -> None:
         """
         Stop waiting for a truth.
 
-        :param place: index of the image.
+        :param index: index of the image.
         """
-        self._awaited.discard(place)
-        if self._masks.holds(place):
-            self._masks.take(place)
+        self._awaited.discard(index)
+        if self._masks.holds(index):
+            self._masks.take(index)
 
     def counts(self) -> dict[int, FrameCounts]:
         """
@@ -142,21 +142,21 @@ class Scorer:
         self._score_ready(0)
         return self._counts
 
-    def _count(self, place: int, truth: Mask | None, mask: Mask | None) -> None:
-        self._awaited.discard(place)
+    def _count(self, index: int, truth: Mask | None, mask: Mask | None) -> None:
+        self._awaited.discard(index)
         if truth is not None:
-            self._begun[place] = self._workers.begin(count_frame, truth, mask)
+            self._begun[index] = self._workers.begin(count_frame, truth, mask)
             self._score_ready(2 * self._workers.count)
 
     def _score_ready(self, maximum: int) -> None:
         """Collect counts in the order in which they started, until `maximum` are pending."""
         while len(self._begun) > maximum:
-            place = next(iter(self._begun))
-            found = self._begun.pop(place)
+            index = next(iter(self._begun))
+            found = self._begun.pop(index)
             try:
-                self._counts[place] = found()
+                self._counts[index] = found()
             except ValueError as error:
-                self._refuse(place, error)
+                self._refuse(index, error)
 
 
 UNUSABLE: Final = 'ground truth'
@@ -208,7 +208,7 @@ class FrameAccumulator:
 
     def record_mask(
         self,
-        place: int,
+        index: int,
         mask: NDArray[np.uint8],
         pixels: NDArray[np.int64],
         confidence: float | None = None,
@@ -216,7 +216,7 @@ class FrameAccumulator:
         """
         Record a frame's mask.
 
-        :param place: index of the frame.
+        :param index: index of the frame.
         :param mask: (H, W) uint8 class index or NO_DECISION.
         :param pixels: the result of `count_values` for it.
         :param confidence: its mean confidence on the network's grid, if known.
@@ -224,37 +224,37 @@ class FrameAccumulator:
         self.masks += 1
         self._hashed.result()
         self._hashed = self._hashing.submit(self._pixels.update, np.ascontiguousarray(mask).data)
-        frame = self.over_time[place]
+        frame = self.over_time[index]
         frame['predicted'] = [label for label in SCORED if pixels[label]]
         frame['no_decision'] = int(pixels[NO_DECISION]) / mask.size
         frame['confidence'] = confidence
-        self._scorer.record_mask(place, mask)
+        self._scorer.record_mask(index, mask)
 
-    def record_no_mask(self, place: int) -> None:
+    def record_no_mask(self, index: int) -> None:
         """
         Record that a frame has no mask, which scores 0 if it has a truth.
 
-        :param place: index of the frame.
+        :param index: index of the frame.
         """
-        self._scorer.record_mask(place, None)
+        self._scorer.record_mask(index, None)
 
-    def record_truth(self, place: int, truth: NDArray[np.uint8]) -> None:
+    def record_truth(self, index: int, truth: NDArray[np.uint8]) -> None:
         """
         Record a frame's ground truth.
 
-        :param place: index of the frame, which may come later.
+        :param index: index of the frame, which may come later.
         :param truth: (H, W) uint8 class index.
         """
-        self._scorer.record_truth(place, truth)
+        self._scorer.record_truth(index, truth)
 
-    def record_unusable(self, place: int, text: str) -> None:
+    def record_unusable(self, index: int, text: str) -> None:
         """
         Record that a frame's truth is unusable.
 
-        :param place: index of the frame.
+        :param index: index of the frame.
         :param text: the reason.
         """
-        self._scorer.give_up(place)
+        self._scorer.give_up(index)
         self.unusable += 1
         self.record_failure(UNUSABLE, text)
 
@@ -285,12 +285,12 @@ class FrameAccumulator:
         """
         self._hashing.shutdown()
         counts = dict(sorted(self._scorer.counts().items()))
-        for place, count in counts.items():
+        for index, count in counts.items():
             shown = np.flatnonzero(count.truth_px)
-            self.over_time[place] |= {
+            self.over_time[index] |= {
                 'iou': count.iou.tolist(),
                 'nsd': count.nsd.tolist(),
-                'truth': [SCORED[index] for index in shown],
+                'truth': [SCORED[column] for column in shown],
             }
         return list(counts.values())
 
@@ -323,9 +323,9 @@ class FrameAccumulator:
         self._hashed.result()
         return self._pixels.hexdigest()
 
-    def _refuse(self, place: int, error: ValueError) -> None:
+    def _refuse(self, index: int, error: ValueError) -> None:
         """Record a truth that does not match its mask as unusable."""
-        self.record_unusable(place, f'the truth of frame {place} (from 0): {error}')
+        self.record_unusable(index, f'the truth of frame {index} (from 0): {error}')
 
 
 def count_values(mask: NDArray[np.uint8]) -> NDArray[np.int64]:

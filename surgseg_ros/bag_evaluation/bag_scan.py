@@ -92,12 +92,12 @@ def _unique(stamps: Stamps) -> tuple[dict[int, int], Counter[int]]:
     """Return the indices of unique stamps, and how often the others occur."""
     known = Counter(stamp for stamp in stamps if stamp is not None)
     unusable = Counter({stamp: n for stamp, n in known.items() if n > 1 or stamp == 0})
-    places = {
-        stamp: place
-        for place, stamp in enumerate(stamps)
+    index_of = {
+        stamp: index
+        for index, stamp in enumerate(stamps)
         if stamp is not None and stamp not in unusable
     }
-    return places, unusable
+    return index_of, unusable
 
 
 def _within(ordered: Sequence[int], stamp: int, tolerance_ns: int) -> Sequence[int]:
@@ -266,15 +266,15 @@ def folder_of(root: Path, bag_name: str) -> Path:
     return video
 
 
-def frame_path(video: Path, place: int) -> Path:
+def frame_path(video: Path, index: int) -> Path:
     """
     Return the path of the mask of a frame, beside whose folder the instruments are.
 
     :param video: see `folder_of`.
-    :param place: index of the image in its bag, from 0.
+    :param index: index of the image in its bag, from 0.
     :return: the path; the file does not exist.
     """
-    return video / MASK_FOLDER / f'{place:09d}.png'
+    return video / MASK_FOLDER / f'{index:09d}.png'
 
 
 def write_recorded(path: Path, mask_topic: str, images: Stamps, video: Path) -> None:
@@ -291,7 +291,7 @@ def write_recorded(path: Path, mask_topic: str, images: Stamps, video: Path) -> 
     base = mask_topic.rpartition('/')[0]
     topics = {f'{base}/{name}': name for name in TOPICS}
     often = Counter(images)
-    places = {stamp: n for n, stamp in enumerate(images) if stamp and often[stamp] == 1}
+    index_of = {stamp: n for n, stamp in enumerate(images) if stamp and often[stamp] == 1}
     waiting: dict[int, dict[str, Any]] = {}
     with Bag(path) as bag:
         _check(bag, topics)
@@ -308,8 +308,8 @@ def write_recorded(path: Path, mask_topic: str, images: Stamps, video: Path) -> 
                         del waiting[min(waiting)]
                     continue
                 del waiting[stamp]
-                if stamp in places:
-                    _write(frame_path(video, places[stamp]), **of_stamp)
+                if stamp in index_of:
+                    _write(frame_path(video, index_of[stamp]), **of_stamp)
             except (ImageError, ValueError, IndexError) as error:
                 raise BagError(
                     f'{path}: a message of {topic!r} cannot be used: {error}'
@@ -365,10 +365,10 @@ def _keypoint(entry: Any) -> Keypoint:
 
 def _geometry(points: tuple[Keypoint, ...]) -> Geometry:
     """Create a geometry; the angle between the jaws was computed at their pivot."""
-    places = {point.kind: point.place for point in points}
+    positions = {point.kind: point.xy_px for point in points}
     kinds = KeypointKind
-    jaws = [places.get(kind) for kind in (kinds.LEFT_JAW_TIP, kinds.RIGHT_JAW_TIP)]
-    pivot = places.get(kinds.JAW_PIVOT)
+    jaws = [positions.get(kind) for kind in (kinds.LEFT_JAW_TIP, kinds.RIGHT_JAW_TIP)]
+    pivot = positions.get(kinds.JAW_PIVOT)
     if pivot is None or jaws[0] is None or jaws[1] is None:
         return Geometry(points)
     left, right = (math.atan2(*(jaw - pivot)[::-1]) for jaw in jaws if jaw is not None)

@@ -167,37 +167,37 @@ class _Step:
         if isinstance(item, Answer):
             self._take_answer(tracked(item, self._pipeline))
         elif isinstance(item, Rejected):
-            place = self._accumulator.add_frame(
+            index = self._accumulator.add_frame(
                 item.stamp_ns, item.received_ns, 'rejected', item.ms
             )
             self._accumulator.record_failure(item.cause, item.text)
-            self._accumulator.record_no_mask(place)
+            self._accumulator.record_no_mask(index)
         elif isinstance(item, Truth):
             if item.mask is None:
-                self._accumulator.record_unusable(item.place, item.text)
+                self._accumulator.record_unusable(item.frame_index, item.text)
             else:
-                self._accumulator.record_truth(item.place, item.mask)
+                self._accumulator.record_truth(item.frame_index, item.mask)
         elif isinstance(item, Truncated):
             self._accumulator.damage = item.text
 
     def _take_answer(self, item: Answer) -> None:
         result, found = item.result, item.found
-        place = self._accumulator.add_frame(
+        index = self._accumulator.add_frame(
             stamp_ns(item.header), item.received_ns, _outcome(result), {**item.ms, 'write': 0.0}
         )
-        frame = self._accumulator.over_time[place]
+        frame = self._accumulator.over_time[index]
         self.finish()
         if self._writer is not None:
             self._written = self._writing.submit(self._write, item, self._writer, frame['ms'])
         watch = Stopwatch()
         if self._instruments is not None:
-            path = frame_path(self._instruments, place)
+            path = frame_path(self._instruments, index)
             write_instruments(path, result.segmentation, result.instruments)
         if item.failure:
             self._accumulator.record_failure(*item.failure)
         for warning in item.warnings:
             self._accumulator.record_failure(warning.code.value, warning.text)
-        self._accumulator.record_mask(place, result.mask, found.pixels, found.confidence)
+        self._accumulator.record_mask(index, result.mask, found.pixels, found.confidence)
         watch.lap('score')
         frame['instruments'] = [instrument.label for instrument in result.instruments]
         frame['tracks'] = [instrument.track_id for instrument in result.instruments]

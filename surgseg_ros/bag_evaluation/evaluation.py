@@ -192,9 +192,9 @@ def _begin(
 ) -> FrameAccumulator:
     """Record every image, and the latency of its mask."""
     accumulator = FrameAccumulator(awaited)
-    for place, (stamp, received_ns) in enumerate(zip(images.stamps, images.received_ns)):
-        if place in matching.of_image:
-            late_ns = masks.received_ns[matching.of_image[place]] - received_ns
+    for index, (stamp, received_ns) in enumerate(zip(images.stamps, images.received_ns)):
+        if index in matching.of_image:
+            late_ns = masks.received_ns[matching.of_image[index]] - received_ns
             accumulator.add_frame(stamp, received_ns, 'mask', {IMAGE_TO_MASK: late_ns / 1e6})
         else:
             accumulator.record_no_mask(accumulator.add_frame(stamp, received_ns, 'dropped', {}))
@@ -205,21 +205,21 @@ def _inverted(matching: Matching) -> dict[int, int]:
     return {other: image for image, other in matching.of_image.items()}
 
 
-def _read(path: Path, options: Options, accumulator: FrameAccumulator, places: _Indices) -> None:
+def _read(path: Path, options: Options, accumulator: FrameAccumulator, indices: _Indices) -> None:
     """Read masks and truths, but not the images."""
-    wanted = {options.mask_topic: places.of_mask, options.ground_truth_topic: places.of_truth}
+    wanted = {options.mask_topic: indices.of_mask, options.ground_truth_topic: indices.of_truth}
     topics = [name for name in wanted if name is not None]
     counts = dict.fromkeys(topics, 0)
     with Bag(path) as bag:
         try:
             for topic, _, cdr in bag.messages(topics):
-                place = wanted[topic].get(counts[topic])
+                index = wanted[topic].get(counts[topic])
                 counts[topic] += 1
-                if place is not None:
+                if index is not None:
                     is_prediction = topic == options.mask_topic
-                    size = places.sizes[place] if is_prediction else None
+                    size = indices.sizes[index] if is_prediction else None
                     mask = _mask(cdr, bag.topics[topic].type_name, size)
-                    _take(accumulator, place, mask, is_prediction)
+                    _take(accumulator, index, mask, is_prediction)
         except BagError as error:
             accumulator.damage = error_text(error, path)
 
@@ -238,20 +238,20 @@ def _mask(
     return mask
 
 
-def _take(accumulator: FrameAccumulator, place: int, mask: Any, is_prediction: bool) -> None:
-    frame = accumulator.over_time[place]
+def _take(accumulator: FrameAccumulator, index: int, mask: Any, is_prediction: bool) -> None:
+    frame = accumulator.over_time[index]
     if isinstance(mask, ImageError):
         if not is_prediction:
-            accumulator.record_unusable(place, f'the truth of frame {place} (from 0): {mask}')
+            accumulator.record_unusable(index, f'the truth of frame {index} (from 0): {mask}')
             return
         frame['fate'] = 'rejected'
         accumulator.record_failure(
-            mask.cause, f'the mask of frame {place} (from 0) cannot be used: {mask}'
+            mask.cause, f'the mask of frame {index} (from 0) cannot be used: {mask}'
         )
-        accumulator.record_no_mask(place)
+        accumulator.record_no_mask(index)
     elif is_prediction:
-        accumulator.record_mask(place, mask, count_values(mask))
+        accumulator.record_mask(index, mask, count_values(mask))
         if frame['no_decision'] == 1.0:
             frame['fate'] = 'failed'
     else:
-        accumulator.record_truth(place, mask)
+        accumulator.record_truth(index, mask)

@@ -137,7 +137,7 @@ class Rejected(NamedTuple):
 class Truth(NamedTuple):
     """A ground-truth mask, with the index of its image; if unusable, None and the reason."""
 
-    place: int
+    frame_index: int
     mask: NDArray[np.uint8] | None
     text: str = ''
 
@@ -236,8 +236,8 @@ def _read(
                     yield functools.partial(_image, received_ns, cdr, types[topic], read_ms)
                 else:
                     if truths in image_of_truth:
-                        place = image_of_truth[truths]
-                        yield functools.partial(_truth, place, cdr, types[topic])
+                        index = image_of_truth[truths]
+                        yield functools.partial(_truth, index, cdr, types[topic])
                     truths += 1
                 watch = Stopwatch()
         except BagError as error:
@@ -261,14 +261,14 @@ def _image(received_ns: int, cdr: bytes, type_name: str, read_ms: Times) -> BagI
     return Rejected(received_ns, read_stamp(cdr), cause, text, {**read_ms, **watch.times_ms()})
 
 
-def _truth(place: int, cdr: bytes, type_name: str) -> Truth:
+def _truth(index: int, cdr: bytes, type_name: str) -> Truth:
     try:
-        return Truth(place, mask_from_msg(read_image(cdr, type_name)))
+        return Truth(index, mask_from_msg(read_image(cdr, type_name)))
     except ImageError as error:
         text = str(error)
     except Exception as error:  # no message may end the run, whatever it contains
         text = describe(error)
-    return Truth(place, None, f'the truth of frame {place} (from 0): {text}')
+    return Truth(index, None, f'the truth of frame {index} (from 0): {text}')
 
 
 class Decided(NamedTuple):

@@ -187,10 +187,10 @@ def _panels(series: Series) -> Iterator[Panel]:
 def _rows(series: Series) -> Iterator[Row]:
     """Yield a row for each class that occurs (above the truth, below the mask) and each track."""
     has_truth = not np.isnan(series.truth).all()
-    for place, label in enumerate(SCORED):
+    for index, label in enumerate(SCORED):
         shown = [*([series.truth] if has_truth else []), series.predicted]
-        if any(np.nansum(classes[:, place]) for classes in shown):
-            strips = [(classes[:, place], class_colour(label)) for classes in shown]
+        if any(np.nansum(classes[:, index]) for classes in shown):
+            strips = [(classes[:, index], class_colour(label)) for classes in shown]
             yield Row(CLASS_NAMES[label], strips)
     for track in series.tracks:
         # The colour of robotic tools is white, which means unknown here.
@@ -214,28 +214,28 @@ def _worst(
         if name not in bags:
             troubles.append(f'bag {name!r} is not available')
             continue
-        places = [place for bag, place in worst if bag == name]
+        indices = [index for bag, index in worst if bag == name]
         over_time = results['bags'][name]['over_time']
         found, trouble = read_frame_images(
-            places, over_time, bags[name], masks.get(name), results['options']
+            indices, over_time, bags[name], masks.get(name), results['options']
         )
-        worst_frames |= {(name, place): images for place, images in found.items()}
+        worst_frames |= {(name, index): images for index, images in found.items()}
         troubles += [trouble] if trouble else []
     drawn = [
         _frame(
-            name, place, results['bags'][name]['over_time'][place], worst_frames.get((name, place))
+            name, index, results['bags'][name]['over_time'][index], worst_frames.get((name, index))
         )
-        for name, place in worst
+        for name, index in worst
     ]
     return {'worst': drawn, 'unreadable': troubles}
 
 
 def _frame(
-    name: str, place: int, frame: Mapping[str, Any], images: FrameImages | None
+    name: str, index: int, frame: Mapping[str, Any], images: FrameImages | None
 ) -> ShownFrame:
     stamp = '' if frame['stamp_ns'] is None else f' · stamp {frame["stamp_ns"] / 1e9:.3f} s'
     panels = draw_frame(*images) if images else []
-    title = f'{name} · frame {place}{stamp}'
+    title = f'{name} · frame {index}{stamp}'
     return ShownFrame(title, _numbers(frame), panels, list(_present(frame)))
 
 

@@ -102,11 +102,11 @@ def _tracks(over_time: Sequence[Mapping[str, Any]]) -> list[Track]:
     """Return the longest tracks; results of an earlier version have none."""
     labels: dict[int, int] = {}
     seen: dict[int, list[int]] = {}
-    for place, frame in enumerate(over_time):
+    for index, frame in enumerate(over_time):
         for number, label in zip(frame.get('tracks') or (), frame['instruments'] or ()):
             if number:
                 labels[number] = label
-                seen.setdefault(number, []).append(place)
+                seen.setdefault(number, []).append(index)
     longest = sorted(seen, key=lambda number: (-len(seen[number]), number))[:_MAX_TRACKS]
     tracks = []
     for number in sorted(longest):
@@ -193,11 +193,11 @@ def worst_of(bags: Mapping[str, Series], number: int) -> list[tuple[str, int]]:
     for name, series in sorted(bags.items()):
         values = _ratings(series)
         ranked += [
-            (rank, float(values[place]), name, place)
-            for rank, place in enumerate(_select_apart(values, number))
+            (rank, float(values[index]), name, index)
+            for rank, index in enumerate(_select_apart(values, number))
         ]
     chosen = sorted(ranked)[:number]
-    return [(name, place) for _, _, name, place in sorted(chosen, key=lambda item: item[1:])]
+    return [(name, index) for _, _, name, index in sorted(chosen, key=lambda item: item[1:])]
 
 
 def _ratings(series: Series) -> NDArray[np.float64]:
@@ -213,14 +213,14 @@ def _select_apart(values: NDArray[np.float64], number: int) -> list[int]:
     near = math.ceil(len(values) * _APART)
     taken: list[int] = []
     while len(taken) < number and np.isfinite(left).any():
-        place = int(np.argmin(left))
-        taken.append(place)
-        left[max(0, place - near) : place + near + 1] = np.inf
+        index = int(np.argmin(left))
+        taken.append(index)
+        left[max(0, index - near) : index + near + 1] = np.inf
     return taken
 
 
 def read_frame_images(
-    places: Collection[int],
+    indices: Collection[int],
     over_time: Sequence[Mapping[str, Any]],
     bag: Path,
     masks: Path | None,
@@ -229,7 +229,7 @@ def read_frame_images(
     """
     Read the images of some frames.
 
-    :param places: indices of the frames.
+    :param indices: indices of the frames.
     :param over_time: all frames of the bag, as in the result.
     :param bag: the bag with images and truths, and with masks if the options have a `mask_topic`.
     :param masks: the bag that `evaluate_bag` wrote; None if there is none.
@@ -237,38 +237,38 @@ def read_frame_images(
     :return: images by index; and a text about images that could not be read, or an empty one.
     """
     troubles: list[str] = []
-    images = dict(_nth(bag, options['image_topic'], places, troubles))
-    with_truth = _frames_with(places, over_time, 'truth')
+    images = dict(_nth(bag, options['image_topic'], indices, troubles))
+    with_truth = _frames_with(indices, over_time, 'truth')
     tolerance_ns = options['tolerance_ms'] * 1e6
     truths = _nearest(bag, options['ground_truth_topic'], with_truth, tolerance_ns, troubles)
-    with_mask = _frames_with(places, over_time, 'predicted')
+    with_mask = _frames_with(indices, over_time, 'predicted')
     if topic := options['mask_topic']:
         masked = _nearest(bag, topic, with_mask, 0, troubles)
     elif masks is not None:
         # Stamps may be equal, but each of these frames has a mask in the same order.
         has_mask = [at for at, frame in enumerate(over_time) if frame['predicted'] is not None]
-        order = {bisect_left(has_mask, place): place for place in with_mask}
+        order = {bisect_left(has_mask, index): index for index in with_mask}
         masked = {order[nth]: mask for nth, mask in _nth(masks, MASK_TOPIC, order, troubles)}
     else:
         with_mask, masked = {}, {}
-    expected = len(places) + len(with_truth) + len(with_mask)
+    expected = len(indices) + len(with_truth) + len(with_mask)
     if lacking := expected - len(images) - len(truths) - len(masked):
         troubles.append(f'{lacking} messages of {str(bag)!r} were not found again')
     worst_frames = {}
-    for place in places:
-        planes = [_plane(found.get(place), troubles) for found in (truths, masked)]
-        worst_frames[place] = FrameImages(_image(images.get(place), troubles), *planes)
+    for index in indices:
+        planes = [_plane(found.get(index), troubles) for found in (truths, masked)]
+        worst_frames[index] = FrameImages(_image(images.get(index), troubles), *planes)
     return worst_frames, '; '.join(dict.fromkeys(troubles))
 
 
 def _frames_with(
-    places: Collection[int], over_time: Sequence[Mapping[str, Any]], key: str
+    indices: Collection[int], over_time: Sequence[Mapping[str, Any]], key: str
 ) -> dict[int, int]:
     """Return the frames that have a value of `key`, as index to stamp."""
     return {
-        place: over_time[place]['stamp_ns']
-        for place in places
-        if over_time[place][key] is not None
+        index: over_time[index]['stamp_ns']
+        for index in indices
+        if over_time[index][key] is not None
     }
 
 
@@ -310,19 +310,19 @@ def _nearest(
     """Find the message with the stamp of each frame, or the nearest within the tolerance."""
     if not stamp_of:
         return {}
-    places, stamps = list(stamp_of), np.array(list(stamp_of.values()), np.int64)
+    indices, stamps = list(stamp_of), np.array(list(stamp_of.values()), np.int64)
     found: dict[int, tuple[float, Any]] = {}
     for message in _messages(path, topic, troubles):
         if message is None:
             continue
         distances = np.abs(stamps - stamp_ns(message.header))
         nearest = int(np.argmin(distances))
-        place, distance = places[nearest], float(distances[nearest])
-        if distance <= tolerance_ns and distance < found.get(place, (np.inf,))[0]:
-            found[place] = distance, message
-        if len(found) == len(places) and not any(far for far, _ in found.values()):
+        index, distance = indices[nearest], float(distances[nearest])
+        if distance <= tolerance_ns and distance < found.get(index, (np.inf,))[0]:
+            found[index] = distance, message
+        if len(found) == len(indices) and not any(far for far, _ in found.values()):
             break
-    return {place: message for place, (_, message) in found.items()}
+    return {index: message for index, (_, message) in found.items()}
 
 
 def _image(

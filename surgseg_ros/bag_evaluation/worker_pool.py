@@ -44,7 +44,7 @@ _MAX_BLOCKS: Final = 255
 """Maximum number of blocks of a sender; their numbers are sent back as one byte."""
 
 
-class Place(NamedTuple):
+class ArraySpans(NamedTuple):
     """
     Where the arrays of an object are.
 
@@ -62,7 +62,7 @@ class Packed(NamedTuple):
     """A pickled object, and where its arrays are; None if it has none."""
 
     pickled: bytes
-    place: Place | None
+    spans: ArraySpans | None
 
 
 def pack(value: object) -> tuple[bytes, list[pickle.PickleBuffer]]:
@@ -83,7 +83,7 @@ class Block:
         self._file = os.memfd_create('surgseg_ros')
         self._memory: mmap.mmap | None = None
 
-    def store(self, arrays: Sequence[pickle.PickleBuffer]) -> Place | None:
+    def store(self, arrays: Sequence[pickle.PickleBuffer]) -> ArraySpans | None:
         """
         Store arrays here, instead of those before.
 
@@ -104,7 +104,7 @@ class Block:
         for (start, end), array in zip(spans, arrays):
             whole[start:end] = np.frombuffer(array.raw(), np.uint8)  # without the GIL
         path = f'/proc/{os.getpid()}/fd/{self._file}'
-        return Place(path, len(self._memory), tuple(spans))
+        return ArraySpans(path, len(self._memory), tuple(spans))
 
     def close(self) -> None:
         """Free the memory, when no other process uses it."""
@@ -120,15 +120,15 @@ def unpack(packed: Packed, maps: dict[str, mmap.mmap]) -> tuple[Any, Any]:
     :param maps: the blocks that are already mapped, by path; the object's block is added.
     :return: the object, and what exists as long as its arrays do: None if there are none.
     """
-    pickled, place = packed
-    if place is None:
+    pickled, spans = packed
+    if spans is None:
         return pickle.loads(pickled), None  # noqa: S301 - from a process of this program
-    memory = maps.get(place.path)
-    if memory is None or len(memory) < place.size:
-        with Path(place.path).open('r+b') as file:
-            memory = maps[place.path] = mmap.mmap(file.fileno(), place.size)
+    memory = maps.get(spans.path)
+    if memory is None or len(memory) < spans.size:
+        with Path(spans.path).open('r+b') as file:
+            memory = maps[spans.path] = mmap.mmap(file.fileno(), spans.size)
     whole = np.frombuffer(memory, np.uint8)
-    arrays = [whole[start:end] for start, end in place.spans]
+    arrays = [whole[start:end] for start, end in spans.spans]
     return pickle.loads(pickled, buffers=arrays), whole  # noqa: S301 - see above
 
 

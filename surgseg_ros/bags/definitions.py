@@ -229,14 +229,14 @@ class ChunkIndex(NamedTuple):
     The entry of a chunk in the summary.
 
     :param start_time_ns: time of receipt of its earliest message.
-    :param place: position of the chunk's record in the file.
+    :param start: position of the chunk's record in the file.
     :param counts: number of messages by channel id; empty if the chunk has no
         message index.
     :param compression: compression of its messages.
     """
 
     start_time_ns: int
-    place: int
+    start: int
     counts: Mapping[int, int]
     compression: str
 
@@ -351,13 +351,13 @@ def read_chunk_index(content: memoryview) -> ChunkIndex:
     :raises ValueError: if it is malformed.
     """
     fields = Fields(content)
-    start_time_ns, _, place, length = (fields.number(8) for _ in range(4))
+    start_time_ns, _, start, length = (fields.number(8) for _ in range(4))
     offsets = sorted((at, key) for key, at in fields.counts(8).items())
-    end = place + length + fields.number(8)
+    end = start + length + fields.number(8)
     ends = [at for at, _ in offsets[1:]] + [end]
     # Each message index has a header of 9 bytes, an id, a length, and 16 bytes per message.
     counts = {key: max(0, end - at - 15) // 16 for (at, key), end in zip(offsets, ends)}
-    return ChunkIndex(start_time_ns, place, counts, fields.text())
+    return ChunkIndex(start_time_ns, start, counts, fields.text())
 
 
 def read_statistics(content: memoryview) -> Statistics:

@@ -62,7 +62,7 @@ CHUNK_HEAD: Final = struct.Struct('<QQQI')
 _HEAD: Final = struct.Struct('<BQ')  # opcode, length
 
 
-class Place(NamedTuple):
+class RecordSpan(NamedTuple):
     """The position of a record's content in a file."""
 
     opcode: int
@@ -70,7 +70,7 @@ class Place(NamedTuple):
     end: int
 
 
-def places(file: BinaryIO, start: int, end: int) -> Iterator[Place]:
+def record_spans(file: BinaryIO, start: int, end: int) -> Iterator[RecordSpan]:
     """
     Iterate over a file's records, each an opcode, 8 bytes of length and that many bytes.
 
@@ -85,7 +85,7 @@ def places(file: BinaryIO, start: int, end: int) -> Iterator[Place]:
         following = start + _HEAD.size + length
         if opcode == 0 or following > end:  # 0 is not an opcode, but crashes leave zeros
             return
-        yield Place(opcode, start + _HEAD.size, following)
+        yield RecordSpan(opcode, start + _HEAD.size, following)
         start = following
 
 
@@ -108,37 +108,39 @@ def records_within(data: bytes | memoryview) -> Iterator[tuple[int, memoryview]]
         at = following
 
 
-def records_at(file: BinaryIO, place: Place) -> list[tuple[int, memoryview]]:
+def records_at(file: BinaryIO, span: RecordSpan) -> list[tuple[int, memoryview]]:
     """
     Read the records at a position in a file: those of a chunk, or one schema, channel or message.
 
     :param file: the file.
-    :param place: the position.
+    :param span: the position.
     :return: opcode and content of each; none for records of other kinds.
     :raises DamagedError: if they are partly damaged.
     """
-    if place.opcode not in (SCHEMA, CHANNEL, MESSAGE, CHUNK):
+    if span.opcode not in (SCHEMA, CHANNEL, MESSAGE, CHUNK):
         return []
-    file.seek(place.start)
-    content = file.read(place.end - place.start)
-    if place.opcode == CHUNK:
+    file.seek(span.start)
+    content = file.read(span.end - span.start)
+    if span.opcode == CHUNK:
         return _records_of_chunk(content)
-    if place.opcode == MESSAGE and len(content) < MESSAGE_HEAD.size:
+    if span.opcode == MESSAGE and len(content) < MESSAGE_HEAD.size:
         raise DamagedError('a message is too short')
-    return [(place.opcode, memoryview(content))]
+    return [(span.opcode, memoryview(content))]
 
 
-def messages_at(file: BinaryIO, place: Place, wanted: Mapping[int, Connection]) -> list[Received]:
+def messages_at(
+    file: BinaryIO, span: RecordSpan, wanted: Mapping[int, Connection]
+) -> list[Received]:
     """
     Read the messages at a position in an MCAP file.
 
     :param file: the file.
-    :param place: position of a chunk, or of one message; at others there are none.
+    :param span: position of a chunk, or of one message; at others there are none.
     :param wanted: connections by the ids of their channels.
     :return: the messages in file order.
     :raises DamagedError: if they are partly damaged.
     """
-    return messages_among(records_at(file, place), wanted)
+    return messages_among(records_at(file, span), wanted)
 
 
 def messages_among(

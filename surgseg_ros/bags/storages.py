@@ -34,9 +34,9 @@ from surgseg_ros.bags.records import (
     MESSAGE,
     STATISTICS,
     UNPACKERS,
-    Place,
+    RecordSpan,
     messages_at,
-    places,
+    record_spans,
     records_at,
 )
 
@@ -110,8 +110,8 @@ class McapFile:
             raise ValueError(f'{str(self.path)!r} is closed')
         return self._stream
 
-    def _data(self) -> Iterator[Place]:
-        return places(self._file(), self._data_start, self._data_end)
+    def _data(self) -> Iterator[RecordSpan]:
+        return record_spans(self._file(), self._data_start, self._data_end)
 
     def _read_summary(self, definitions: Definitions) -> Statistics | None:
         """Find start and end of the messages, and read the summary after them."""
@@ -129,16 +129,16 @@ class McapFile:
         if checksum and checksum != self._summary_checksum(footer_at):
             raise ValueError('the checksum of the summary is wrong')
         statistics, end = None, self._data_end
-        for place in places(file, self._data_end, footer_at):
-            end = place.end
-            if place.opcode not in (SCHEMA, CHANNEL, CHUNK_INDEX, STATISTICS):
+        for span in record_spans(file, self._data_end, footer_at):
+            end = span.end
+            if span.opcode not in (SCHEMA, CHANNEL, CHUNK_INDEX, STATISTICS):
                 continue
-            file.seek(place.start)
-            content = memoryview(file.read(place.end - place.start))
-            definitions.note(place.opcode, content)
-            if place.opcode == CHUNK_INDEX:
+            file.seek(span.start)
+            content = memoryview(file.read(span.end - span.start))
+            definitions.note(span.opcode, content)
+            if span.opcode == CHUNK_INDEX:
                 self._note_chunk(read_chunk_index(content))
-            elif place.opcode == STATISTICS:
+            elif span.opcode == STATISTICS:
                 statistics = read_statistics(content)
         if end != footer_at:
             raise ValueError(f'the summary is damaged at byte {end}')
@@ -168,13 +168,13 @@ class McapFile:
             return statistics.counts
         counts: Counter[int] = Counter()
         end = self._data_start
-        for place in self._data():
-            end = place.end
-            if place.opcode == MESSAGE:
-                self._file().seek(place.start)
+        for span in self._data():
+            end = span.end
+            if span.opcode == MESSAGE:
+                self._file().seek(span.start)
                 counts[int.from_bytes(self._file().read(2), 'little')] += 1
                 continue
-            for opcode, content in records_at(self._file(), place):
+            for opcode, content in records_at(self._file(), span):
                 definitions.note(opcode, content)
                 if opcode == MESSAGE:
                     counts[int.from_bytes(content[:2], 'little')] += 1
@@ -194,9 +194,9 @@ class McapFile:
         needed = {key for key, count in counts.items() if count}
         if not definitions.lacks(needed):
             return
-        for place in self._data():
-            if place.opcode in (SCHEMA, CHANNEL, CHUNK):
-                for opcode, content in records_at(self._file(), place):
+        for span in self._data():
+            if span.opcode in (SCHEMA, CHANNEL, CHUNK):
+                for opcode, content in records_at(self._file(), span):
                     definitions.note(opcode, content)
                 if not definitions.lacks(needed):
                     return
@@ -215,21 +215,21 @@ class McapFile:
         """Iterate over a chunk's messages by time; decompress it when its first message is due."""
         yield chunk.start_time_ns, 0, None
         try:
-            found = messages_at(self._file(), self._chunk_at(chunk.place), wanted)
+            found = messages_at(self._file(), self._chunk_at(chunk.start), wanted)
         except DamagedError as error:
             bad.append(str(error))
             return
         for connection, time_ns, cdr in sorted(found, key=lambda item: item[1]):
-            yield time_ns, chunk.place, (connection, cdr)
+            yield time_ns, chunk.start, (connection, cdr)
 
     def _in_file_order(
         self, wanted: Mapping[int, Connection], bad: list[str]
     ) -> Iterator[Received]:
         end = self._data_start
-        for place in self._data():
-            end = place.end
+        for span in self._data():
+            end = span.end
             try:
-                yield from messages_at(self._file(), place, wanted)
+                yield from messages_at(self._file(), span, wanted)
             except DamagedError as error:
                 bad.append(str(error))
         if end != self._data_end:
@@ -237,12 +237,12 @@ class McapFile:
                 f'there is no record at byte {end}' + ''.join(f'; {x}' for x in bad[:1])
             )
 
-    def _chunk_at(self, start: int) -> Place:
+    def _chunk_at(self, start: int) -> RecordSpan:
         """Find the chunk that begins at this position according to the index."""
-        place = next(places(self._file(), start, self._data_end), None)
-        if place is None or place.opcode != CHUNK:
+        span = next(record_spans(self._file(), start, self._data_end), None)
+        if span is None or span.opcode != CHUNK:
             raise DamagedError(f'there is no complete chunk at byte {start}')
-        return place
+        return span
 
 
 _NAMES: Final = ('name', 'type', 'serialization_format', 'type_description_hash')

@@ -62,12 +62,7 @@ from surgseg_ros.synthetic.scene import (
     VideoSet,
     draw_videos,
 )
-from surgseg_ros.training.data_check import (
-    examine_all,
-    format_summary,
-    sheet_contents,
-    summarize,
-)
+from surgseg_ros.training.data_check import examine_all, format_summary, sheet_contents, summarize
 from surgseg_ros.training.dataset import find_losses, scan_samples
 
 RATE_HZ: Final = 60.0
@@ -157,7 +152,7 @@ def _report(path: Path, source: Source, written: Written, rate_hz: Fraction | fl
         else f', numbered at {float(rate_hz):g} Hz'
     )
     if source.numbers is None and written.images < len(source):
-        text += f'; the header of {source.video} promises {len(source)}: it may be cut off'
+        text += f'; the header of {source.video} declares {len(source)}: it may be cut off'
     return text
 
 

@@ -41,18 +41,18 @@ class ScoredBag:
     present: NDArray[np.bool_]
     fingerprint: str = ''
 
-    def at(self, places: NDArray[np.intp]) -> 'ScoredBag':
+    def at(self, indices: NDArray[np.intp]) -> 'ScoredBag':
         """
         Select some of the frames.
 
-        :param places: their indices.
+        :param indices: their indices.
         :return: the selected frames.
         """
         return ScoredBag(
-            self.stamps_ns[places],
-            self.iou[places],
-            self.nsd[places],
-            self.present[places],
+            self.stamps_ns[indices],
+            self.iou[indices],
+            self.nsd[indices],
+            self.present[indices],
             self.fingerprint,
         )
 
@@ -300,8 +300,8 @@ def _group(bags: list[intervals.Drawn], rng: np.random.Generator) -> Group:
     ]
     overall, of_classes = rows[: len(OVERALL)], rows[len(OVERALL) :]
     classes = {
-        CLASS_NAMES[label]: dict(zip(OF_CLASSES, of_classes[place::_NINE], strict=True))
-        for place, label in enumerate(SCORED)
+        CLASS_NAMES[label]: dict(zip(OF_CLASSES, of_classes[index::_NINE], strict=True))
+        for index, label in enumerate(SCORED)
     }
     return Group(dict(zip(OVERALL, overall, strict=True)), classes)
 

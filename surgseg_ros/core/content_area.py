@@ -252,8 +252,8 @@ def _edge(image: Image, box: Roi) -> _Edge:
                 lines[use, (at + step * inward).clip(0, length - 1)] for step in (-blur, blur)
             )
             sharp = _rise(outer, inner) >= _EDGE
-            places = (chosen[use], at) if axis == 0 else (at, chosen[use])
-            rows, columns = (place.astype(np.float64) for place in places)
+            indices = (chosen[use], at) if axis == 0 else (at, chosen[use])
+            rows, columns = (axis_indices.astype(np.float64) for axis_indices in indices)
             found.append((rows + box.y_px, columns + box.x_px, sharp))
     return _Edge(*(np.concatenate(part) for part in zip(*found, strict=True)))
 

@@ -18,7 +18,7 @@ LINE_POINTS: Final = 16
 _MIN_POINTS: Final = 8
 _NEAR_ARC: Final = 0.3
 _END: Final = 0.1
-"""Share of an arc beside a point of it by which the place of the point is fitted."""
+"""Share of an arc beside a point of it by which the position of the point is fitted."""
 
 
 class Arc(NamedTuple):
@@ -63,8 +63,8 @@ def fit_arc(points: Points, step_px: float) -> Arc | None:
         return None
     angles = np.sort(np.arctan2(away[:, 1], away[:, 0]))
     gaps = np.diff(angles, append=angles[0] + 2 * math.pi)
-    place = int(gaps.argmax())
-    first, length = float(angles[(place + 1) % len(angles)]), 2 * math.pi - float(gaps[place])
+    index = int(gaps.argmax())
+    first, length = float(angles[(index + 1) % len(angles)]), 2 * math.pi - float(gaps[index])
     turned = (np.arctan2(away[:, 1], away[:, 0]) - first) % (2 * math.pi)
     distance = np.hypot(*away.T)
 
@@ -224,12 +224,12 @@ class ThreadEnds(NamedTuple):
     """
     The ends of a piece of thread: two, or one if the piece is hardly longer than wide.
 
-    :param places: (2,) x and y of each end, in pixels.
+    :param ends: (2,) x and y of each end, in pixels.
     :param directions: (2,) direction of each end, pointing outwards; not normalized.
     :param body: (n, 2) at most _BODY of its samples.
     """
 
-    places: tuple[Points, ...]
+    ends: tuple[Points, ...]
     directions: tuple[Points, ...]
     body: Points
 
@@ -264,8 +264,8 @@ def is_same_thread(thread: ThreadEnds, piece: ThreadEnds, mask: NDArray[np.uint8
     cell = mask.shape[0] / LINE_CELLS
     if _touches(thread, piece, cell) or _touches(piece, thread, cell):
         return True
-    for start, out in zip(thread.places, thread.directions):
-        for stop, back in zip(piece.places, piece.directions):
+    for start, out in zip(thread.ends, thread.directions):
+        for stop, back in zip(piece.ends, piece.directions):
             gap = stop - start
             length = math.hypot(*gap)
             if length > _COVERED_GAP_CELLS * cell:
@@ -285,7 +285,7 @@ def is_same_thread(thread: ThreadEnds, piece: ThreadEnds, mask: NDArray[np.uint8
 
 def _touches(thread: ThreadEnds, piece: ThreadEnds, cell: float) -> bool:
     """Return whether an end of one is at the other, as where a loop of thread crosses itself."""
-    gaps = [float(np.hypot(*(piece.body - place).T).min()) for place in thread.places]
+    gaps = [float(np.hypot(*(piece.body - end).T).min()) for end in thread.ends]
     return min(gaps) < _TOUCH_CELLS * cell
 
 

@@ -161,9 +161,9 @@ def join_instruments(
     :param groups: indices of the pieces of each instrument, in no more than one group each.
     :return: the instruments, in the order of `find_instruments`.
     """
-    joined = [_joined([instruments[place] for place in group]) for group in groups]
-    pieces = {place for group in groups for place in group}
-    others = [one for place, one in enumerate(instruments) if place not in pieces]
+    joined = [_joined([instruments[index] for index in group]) for group in groups]
+    pieces = {index for group in groups for index in group}
+    others = [one for index, one in enumerate(instruments) if index not in pieces]
     return tuple(sorted([*others, *joined], key=_order))
 
 

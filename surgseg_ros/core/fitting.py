@@ -280,8 +280,8 @@ class StagedTransfer:
     def upload(self, images: Sequence[RgbArray]) -> list[Tensor]:
         """Copy images to pinned memory, and from there to the device."""
         uploaded = []
-        for place, image in enumerate(images):
-            staged = self.buffers.view(('up', place), image.shape, torch.uint8)
+        for index, image in enumerate(images):
+            staged = self.buffers.view(('up', index), image.shape, torch.uint8)
             staged.copy_(as_tensor(image))
             uploaded.append(staged.to(self._device, non_blocking=True, copy=True)[None])
         return uploaded
@@ -289,10 +289,10 @@ class StagedTransfer:
     def download(self, planes: Sequence[Tensor]) -> list[NDArray[Any]]:
         """Copy planes to pinned memory, and from there to new arrays."""
         staged = [
-            self.buffers.view(('down', place), plane.shape, plane.dtype).copy_(
+            self.buffers.view(('down', index), plane.shape, plane.dtype).copy_(
                 plane, non_blocking=True
             )
-            for place, plane in enumerate(planes)
+            for index, plane in enumerate(planes)
         ]
         if self.stream is not None:
             self.stream.synchronize()

@@ -135,8 +135,8 @@ def _seen(
 ) -> list[tuple[int, Keypoint]]:
     """List the visible keypoints of a kind, with the indices of their instruments."""
     return [
-        (place, point)
-        for place, (instrument, geometry) in enumerate(zip(instruments, geometries))
+        (index, point)
+        for index, (instrument, geometry) in enumerate(zip(instruments, geometries))
         if instrument.label == label
         for point in geometry.keypoints
         if point.kind == kind and not point.is_hidden and not point.is_beyond
@@ -220,7 +220,7 @@ def _is_cut(end: Keypoint, mask: NDArray[np.uint8]) -> bool:
     """Return whether a tool or rod lies just beyond an end, so that the true end is covered."""
     probes = _PROBE * mask.shape[0] * np.array([[1.0], [2.0]])
     out = np.array([math.cos(end.angle_rad), math.sin(end.angle_rad)])
-    columns, rows = np.rint(end.place + probes * out).astype(np.intp).T
+    columns, rows = np.rint(end.xy_px + probes * out).astype(np.intp).T
     inside = (rows >= 0) & (rows < mask.shape[0]) & (columns >= 0) & (columns < mask.shape[1])
     return bool(inside.all() and np.isin(mask[rows, columns], _COVERS).all())
 
@@ -287,7 +287,7 @@ def _thread_geometry(points: Points, field: Field) -> Geometry:
         make_point(kinds.THREAD_END, line[0], -steps[0], 2 * sigma, field),
         make_point(kinds.THREAD_END, line[-1], steps[-1], 2 * sigma, field),
     ]
-    found += [make_point(kinds.THREAD_LINE, *place, sigma, field) for place in zip(line, steps)]
+    found += [make_point(kinds.THREAD_LINE, *sample, sigma, field) for sample in zip(line, steps)]
     return Geometry(tuple(found))
 
 

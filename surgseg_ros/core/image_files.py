@@ -179,16 +179,16 @@ def _check_png(data: bytes) -> EncodedImage:
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
     """Yield name, start and end of the chunks of a PNG file, up to the first incomplete one."""
-    place = len(_PNG_START)
-    while place + 12 <= len(data):
-        length, name = struct.unpack_from('>I4s', data, place)
-        end = place + 12 + length
+    offset = len(_PNG_START)
+    while offset + 12 <= len(data):
+        length, name = struct.unpack_from('>I4s', data, offset)
+        end = offset + 12 + length
         if end > len(data):
             return
-        yield name, place, end
+        yield name, offset, end
         if name == b'IEND':
             return
-        place = end
+        offset = end
 
 
 def _beginning(data: bytes) -> str:

@@ -5,7 +5,7 @@ Batches of images in flight on a GPU: one is uploaded or downloaded while anothe
     image ─> pinned ── upload ──> device ── compute ──> device ── download ──> pinned ─> mask
 
 Each arrow with a name is a CUDA stream; streams wait for each other at events. A batch has buffers
-of its own for all four places. They are used again for a later batch only when the last copy out
+of its own at all four points. They are used again for a later batch only when the last copy out
 of them is complete.
 """
 
@@ -156,7 +156,7 @@ class BatchesInFlight:
                 watch.lap(stage)
         download.wait_for(compute.record())
         with download.working():
-            received = [self._received(plane, slot, place) for place, plane in enumerate(kept)]
+            received = [self._received(plane, slot, index) for index, plane in enumerate(kept)]
             watch.lap('download')
         self._ends[slot] = end = download.record()
 
@@ -170,8 +170,8 @@ class BatchesInFlight:
 
     def _upload(self, images: Sequence[RgbArray], slot: int) -> list[Tensor]:
         uploaded = []
-        for place, image in enumerate(images):
-            key = f'up {slot}', place
+        for index, image in enumerate(images):
+            key = f'up {slot}', index
             staged = self._transfer.buffers.view(key, image.shape, torch.uint8)
             staged.copy_(as_tensor(image))
             # Allocated for this stream alone: memory that another stream has freed may be in use.
@@ -183,13 +183,13 @@ class BatchesInFlight:
     def _kept(self, planes: Sequence[Tensor], slot: int) -> list[Tensor]:
         """Copy the results, which the next batch may overwrite."""
         kept = []
-        for place, plane in enumerate(planes):
-            target = self._memory.view((f'down {slot}', place), plane.shape, plane.dtype)
+        for index, plane in enumerate(planes):
+            target = self._memory.view((f'down {slot}', index), plane.shape, plane.dtype)
             self._streams.compute.copy(target, plane)
             kept.append(target)
         return kept
 
-    def _received(self, plane: Tensor, slot: int, place: int) -> Tensor:
-        target = self._transfer.buffers.view((f'down {slot}', place), plane.shape, plane.dtype)
+    def _received(self, plane: Tensor, slot: int, index: int) -> Tensor:
+        target = self._transfer.buffers.view((f'down {slot}', index), plane.shape, plane.dtype)
         self._streams.download.copy(target, plane)
         return target

@@ -183,20 +183,20 @@ class _Reader:
         # Within coded data 0xFF is followed by 0; two in a row are padding.
         array = np.frombuffer(data, np.uint8)
         codes = array[1:]
-        self._places = np.flatnonzero((array[:-1] == 0xFF) & (codes != 0) & (codes != 0xFF))
-        self._codes = codes[self._places]
+        self._offsets = np.flatnonzero((array[:-1] == 0xFF) & (codes != 0) & (codes != 0xFF))
+        self._codes = codes[self._offsets]
 
     def read(self) -> EncodedImage:
         """Read the whole file; see `read_segments`."""
-        place = len(START)
+        offset = len(START)
         if not self._data.startswith(START):
             raise self._wrong('it does not begin like one')
         while True:
-            place, marker = self._next_marker(place)
+            offset, marker = self._next_marker(offset)
             if marker == _EOI:
                 break
-            end = self._segment_end(place)
-            segment = self._data[place:end]
+            end = self._segment_end(offset)
+            segment = self._data[offset:end]
             if marker in _FRAMES + _OTHER_FRAMES:
                 self._read_frame(segment, marker)
             elif marker == _DRI and len(segment) == 6:
@@ -206,33 +206,35 @@ class _Reader:
             elif marker == _DQT:
                 self._check_quantization(segment)
             if marker == _SOS:
-                place = self._read_scan(segment, end)
-                self._parts.append(self._data[end:place])
+                offset = self._read_scan(segment, end)
+                self._parts.append(self._data[end:offset])
             else:
                 self._keep(segment, marker)
-                place = end
+                offset = end
         return self._finish()
 
-    def _next_marker(self, place: int) -> tuple[int, int]:
-        """Find the marker at a place, behind any padding."""
+    def _next_marker(self, offset: int) -> tuple[int, int]:
+        """Find the next marker, after any padding."""
         data = self._data
-        while data[place : place + 2] == b'\xff\xff':
-            place += 1
-        if place + 2 > len(data):
+        while data[offset : offset + 2] == b'\xff\xff':
+            offset += 1
+        if offset + 2 > len(data):
             raise self._cut_off()
-        if data[place] != 0xFF or data[place + 1] in _WITHOUT_LENGTH:
-            raise self._wrong(f'{data[place : place + 2].hex()} is not a segment, at byte {place}')
-        if data[place + 1] == _EOI and self._frame is None:
+        if data[offset] != 0xFF or data[offset + 1] in _WITHOUT_LENGTH:
+            raise self._wrong(
+                f'{data[offset : offset + 2].hex()} is not a segment, at byte {offset}'
+            )
+        if data[offset + 1] == _EOI and self._frame is None:
             raise self._wrong('it ends before its image')
-        return place, data[place + 1]
+        return offset, data[offset + 1]
 
-    def _segment_end(self, place: int) -> int:
-        length = int.from_bytes(self._data[place + 2 : place + 4], 'big')
-        end = place + 2 + length
+    def _segment_end(self, offset: int) -> int:
+        length = int.from_bytes(self._data[offset + 2 : offset + 4], 'big')
+        end = offset + 2 + length
         if end > len(self._data):
             raise self._cut_off()
         if length < 2:
-            raise self._wrong(f'a segment of {length} bytes, at byte {place}')
+            raise self._wrong(f'a segment of {length} bytes, at byte {offset}')
         return end
 
     def _keep(self, segment: bytes, marker: int) -> None:
@@ -269,22 +271,22 @@ class _Reader:
         }
 
     def _read_tables(self, segment: bytes) -> None:
-        place = 4
-        while place + 17 < len(segment):
-            self._first_symbol[segment[place]] = segment[place + 17]
-            place += 17 + sum(segment[place + 1 : place + 17])
+        offset = 4
+        while offset + 17 < len(segment):
+            self._first_symbol[segment[offset]] = segment[offset + 17]
+            offset += 17 + sum(segment[offset + 1 : offset + 17])
 
     def _check_quantization(self, segment: bytes) -> None:
         """Reject factors of 0 (T.81, B.2.4.1), which decoders silently turn into flat blocks."""
-        place = 4
-        while place < len(segment):
-            size = 2 if segment[place] >> 4 else 1
-            table = segment[place + 1 : place + 1 + size * _COEFFICIENTS]
+        offset = 4
+        while offset < len(segment):
+            size = 2 if segment[offset] >> 4 else 1
+            table = segment[offset + 1 : offset + 1 + size * _COEFFICIENTS]
             if len(table) != size * _COEFFICIENTS:
                 raise self._damaged('a quantization table is too short')
             if not np.frombuffer(table, f'>u{size}').all():
                 raise self._damaged('a quantization table holds zeros')
-            place += 1 + len(table)
+            offset += 1 + len(table)
 
     def _read_scan(self, segment: bytes, start: int) -> int:
         """Read a scan's header and find where its coded data ends."""
@@ -321,13 +323,13 @@ class _Reader:
         symbols = {self._first_symbol.get(0x10 | selector & 15, 0) for selector in selectors}
         if symbols.isdisjoint(_ONE_COEFFICIENT):
             return
-        place = self._data.find(_ZEROS, start, end)
-        if place >= 0:
-            raise self._wrong(f'a part of its coded data is zeros, from byte {place}')
+        offset = self._data.find(_ZEROS, start, end)
+        if offset >= 0:
+            raise self._wrong(f'a part of its coded data is zeros, from byte {offset}')
 
     def _read_restarts(self, start: int, blocks: int) -> int:
         """Check the restart markers of a scan, which cycle from 0 to 7; return its end."""
-        index = int(np.searchsorted(self._places, start))
+        index = int(np.searchsorted(self._offsets, start))
         codes = self._codes[index:]
         others = np.flatnonzero((codes & 0xF8) != 0xD0)
         if not others.size:
@@ -339,7 +341,7 @@ class _Reader:
             raise self._wrong(f'a scan has {count} restart markers instead of {expected}')
         if np.any((codes[:count] & 7) != np.arange(count) % 8):
             raise self._wrong('the restart markers of a scan are not in order')
-        return int(self._places[index + count])
+        return int(self._offsets[index + count])
 
     def _finish(self) -> EncodedImage:
         frame = self._frame

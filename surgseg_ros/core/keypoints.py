@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, NamedTuple
+from warnings import warn
 
 import numpy as np
 
@@ -68,9 +69,15 @@ class Keypoint(NamedTuple):
         return SIGMA_PX / (SIGMA_PX + self.sigma_px) if not self.is_hidden else 0.0
 
     @property
-    def place(self) -> Points:
+    def xy_px(self) -> Points:
         """(2,) x and y."""
         return np.array([self.x_px, self.y_px])
+
+    @property
+    def place(self) -> Points:
+        """Former name of `xy_px`."""
+        warn('Keypoint.place is now xy_px', DeprecationWarning, stacklevel=2)
+        return self.xy_px
 
 
 @dataclass(frozen=True)
@@ -104,19 +111,19 @@ def hide_tip(points: Sequence[Keypoint]) -> tuple[Keypoint, ...]:
 
 
 def make_point(
-    kind: KeypointKind, place: Points, direction: Points, sigma_px: float, field: Field
+    kind: KeypointKind, position: Points, direction: Points, sigma_px: float, field: Field
 ) -> Keypoint:
     """
     Create a keypoint, and determine whether it lies outside the field.
 
     :param kind: the kind of keypoint.
-    :param place: (2,) x and y in pixels.
+    :param position: (2,) x and y in pixels.
     :param direction: (2,) direction; not normalized.
     :param sigma_px: standard deviation of x and of y.
     :param field: the visible part of the image.
     :return: the keypoint.
     """
-    x, y = map(float, place)
-    beyond = float(field.gaps(place)) < -_HALF_PIXEL
+    x, y = map(float, position)
+    beyond = float(field.gaps(position)) < -_HALF_PIXEL
     angle = math.atan2(float(direction[1]), float(direction[0]))
     return Keypoint(kind, x, y, angle, sigma_px, is_beyond=beyond)

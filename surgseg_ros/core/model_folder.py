@@ -382,18 +382,18 @@ def find_model(folder: Path | str, package: Path = _PACKAGE) -> Path:
     :param folder: the folder, or DEFAULT_MODEL for the model that comes with the package.
     :param package: the folder of the package.
     :return: the folder; it is only checked to exist for DEFAULT_MODEL.
-    :raises ModelError: if DEFAULT_MODEL is not installed; the message gives places and remedy.
+    :raises ModelError: if DEFAULT_MODEL is not installed; the message lists the folders searched.
     """
     if str(folder) != DEFAULT_MODEL:
         return Path(folder)
     shares = [parent / 'share' / package.name for parent in package.parents]
     # Beside the package in a checkout; otherwise where colcon and pip install it.
-    places = [root / 'models' / DEFAULT_MODEL for root in (package.parent, *shares)]
-    for place in places:
-        if (place / SPEC_FILE).is_file():
-            return place
+    paths = [root / 'models' / DEFAULT_MODEL for root in (package.parent, *shares)]
+    for candidate in paths:
+        if (candidate / SPEC_FILE).is_file():
+            return candidate
     raise ModelError(
         f'the model that ships with {package.name} is missing; looked for {SPEC_FILE} in '
-        f'{", ".join(map(str, places))}: install the package again, or name the folder of another '
+        f'{", ".join(map(str, paths))}: install the package again, or name the folder of another '
         'model (parameter model, or --model)'
     )

@@ -117,9 +117,9 @@ def _arc(points: Mapping[KeypointKind, Keypoint]) -> list[tuple[float, float]]:
     return list(zip(x.tolist(), y.tolist()))
 
 
-def _fixed(places: Sequence[tuple[float, float]]) -> NDArray[np.int32]:
+def _fixed(points: Sequence[tuple[float, float]]) -> NDArray[np.int32]:
     """Convert to OpenCV's fixed-point coordinates; far beyond the image they would overflow."""
-    limited = np.clip(np.array(places), -_MAX_DISTANCE_PX, _MAX_DISTANCE_PX)
+    limited = np.clip(np.array(points), -_MAX_DISTANCE_PX, _MAX_DISTANCE_PX)
     return np.asarray(np.rint(limited * (1 << _SHIFT)), np.int32)
 
 

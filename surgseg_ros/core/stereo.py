@@ -153,12 +153,12 @@ def _sighting(
     width = geometry.shaft_width_px or 1.0
     length_px = width  # lower bound if the start of the shaft is not visible
     if not entry.is_hidden:
-        length_px = max(width, float(np.hypot(*(end.place - entry.place))))
-    before = end.place - length_px * np.array([math.cos(end.angle_rad), math.sin(end.angle_rad)])
+        length_px = max(width, float(np.hypot(*(end.xy_px - entry.xy_px))))
+    before = end.xy_px - length_px * np.array([math.cos(end.angle_rad), math.sin(end.angle_rad)])
     edges = [
-        points[k].place for k in (kinds.LEFT_SHAFT_EDGE, kinds.RIGHT_SHAFT_EDGE) if k in points
+        points[k].xy_px for k in (kinds.LEFT_SHAFT_EDGE, kinds.RIGHT_SHAFT_EDGE) if k in points
     ]
-    seen = calibration.rectify(camera, np.array([tip.place, end.place, before, *edges]))
+    seen = calibration.rectify(camera, np.array([tip.xy_px, end.xy_px, before, *edges]))
     angle = math.atan2(*(seen[1] - seen[2])[::-1])
     sigma = math.hypot(
         _EDGE_SIGMA * end.sigma_px / length_px, _SHORT_RAD * (width / length_px) ** 4
@@ -298,12 +298,12 @@ def _disparity(
     """Find the disparity of the tip from the outlines around it."""
     outlines = []
     for camera, (result, sighting) in enumerate(zip(results, (one, two))):
-        tip = sighting.raw_tip.place
+        tip = sighting.raw_tip.xy_px
         radius_px = max(_RADIUS * sighting.width_px, _MIN_RADIUS * result.mask.shape[0])
         seen = find_outline(result.mask, sighting.instrument, tip, radius_px)
         points, outside = (
-            calibration.rectify(camera, places)
-            for places in (seen.points, seen.points + seen.normals)
+            calibration.rectify(camera, points)
+            for points in (seen.points, seen.points + seen.normals)
         )
         outlines.append(Outline(points, outside - points))
     prior = float(one.tip[0] - two.tip[0]), math.hypot(one.raw_tip.sigma_px, two.raw_tip.sigma_px)

@@ -67,20 +67,20 @@ class Disparity(NamedTuple):
 
 
 def find_outline(
-    mask: NDArray[np.uint8], instrument: Instrument, place: Points, radius_px: float
+    mask: NDArray[np.uint8], instrument: Instrument, point: Points, radius_px: float
 ) -> Outline:
     """
     Find the outlines of the parts of an instrument around a point.
 
     :param mask: (H, W) uint8 class index.
     :param instrument: an instrument of the mask.
-    :param place: (2,) x and y in pixels.
+    :param point: (2,) x and y in pixels.
     :param radius_px: largest distance from that point.
     :return: the outline, without points at the border of the image.
     """
     height, width = mask.shape
-    low = np.maximum(np.floor(place - radius_px).astype(int), 0)
-    high = np.minimum(np.ceil(place + radius_px).astype(int) + 1, (width, height))
+    low = np.maximum(np.floor(point - radius_px).astype(int), 0)
+    high = np.minimum(np.ceil(point + radius_px).astype(int) + 1, (width, height))
     if instrument.runs is None or not (low < high).all():
         return Outline(np.empty((0, 2)), np.empty((0, 2)))
     part = mask[low[1] : high[1], low[0] : high[0]]
@@ -93,7 +93,7 @@ def find_outline(
     found = [_outline_of(own & (part == label).astype(np.uint8)) for label in labels]
     points = np.concatenate([points for points, _ in found])
     normals = np.concatenate([normals for _, normals in found])
-    near = np.hypot(*(points + low - place).T) <= radius_px
+    near = np.hypot(*(points + low - point).T) <= radius_px
     return Outline(points[near] + low, normals[near])
 
 
@@ -105,7 +105,7 @@ def _outline_of(area: NDArray[np.uint8]) -> Outline:
     for axis, shift in ((1, (0.5, 0.0)), (0, (0.0, 0.5))):
         rows, columns = np.nonzero(np.diff(area.astype(np.int8), axis=axis))
         found.append((np.stack([columns, rows], 1) + np.array(shift), rows, columns))
-    points = np.concatenate([places for places, _, _ in found])
+    points = np.concatenate([points for points, _, _ in found])
     rows, columns = (np.concatenate([each[k] for each in found]) for k in (1, 2))
     normals = -np.stack([slope[rows, columns] for slope in slopes], 1).astype(np.float64)
     lengths = np.hypot(*normals.T)
@@ -116,7 +116,7 @@ def _outline_of(area: NDArray[np.uint8]) -> Outline:
 def fit_disparity(
     first: Outline,
     second: Outline,
-    place: Points,
+    point: Points,
     direction: Points,
     prior_px: tuple[float, float],
     slope_sigma: float,
@@ -128,7 +128,7 @@ def fit_disparity(
     1992).
     :param first: outline in the first image.
     :param second: outline in the second image.
-    :param place: (2,) x and y in the first image of the point whose disparity is returned.
+    :param point: (2,) x and y in the first image of the point whose disparity is returned.
     :param direction: (2,) unit vector in which the disparity may change.
     :param prior_px: initial disparity, and its standard deviation.
     :param slope_sigma: expected standard deviation of the relative change, per pixel.
@@ -141,7 +141,7 @@ def fit_disparity(
     step = -(-len(first.points) // _MAX_POINTS)
     sample = Outline(first.points[::step], first.normals[::step])
     tree = cKDTree(np.hstack([second.points, _TURN_PX * second.normals]))
-    along = np.stack([np.ones(len(sample.points)), (sample.points - place) @ direction], 1)
+    along = np.stack([np.ones(len(sample.points)), (sample.points - point) @ direction], 1)
     slope = slope_sigma * max(1.0, abs(prior_px[0]))
     state = _Fit(np.array([prior_px[0], 0.0]), np.diag([0.0, slope**-2]), prior_px[1])
     for _ in range(_ROUNDS):

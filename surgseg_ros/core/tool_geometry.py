@@ -238,7 +238,7 @@ def _cut_off(points: list[Keypoint], clasper: Points, field: Field) -> list[Keyp
         return points
     flagged = []
     for point in points:
-        is_cut = float(field.gaps(point.place)) < 2 * field.step + field.round_px
+        is_cut = float(field.gaps(point.xy_px)) < 2 * field.step + field.round_px
         is_tip = point.kind == KeypointKind.TIP
         beyond = point.is_beyond or (is_cut and not is_tip)
         flagged.append(point._replace(is_hidden=is_tip, is_beyond=beyond))

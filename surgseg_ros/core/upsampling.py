@@ -156,14 +156,14 @@ def _batches(grid: Grid, cells: Indices) -> list[Indices]:
 
 def _corners(grid: Grid, cells: Indices) -> Indices:
     """Return (4, m) flat indices of the corners of cells: upper left, right; lower left, right."""
-    y, x = _places(grid, cells)
+    y, x = _rows_and_columns(grid, cells)
     width = grid.top.shape[1]
     above = grid.rows.points[y] * width + grid.columns.points[x]
     right, down = grid.columns.steps[x], grid.rows.steps[y] * width
     return np.stack([above, above + right, above + down, above + right + down])
 
 
-def _places(grid: Grid, cells: Indices) -> tuple[Indices, Indices]:
+def _rows_and_columns(grid: Grid, cells: Indices) -> tuple[Indices, Indices]:
     """Return row and column of cells."""
     return np.divmod(cells, len(grid.columns.counts))
 
@@ -188,7 +188,7 @@ def _interpolate_cells(
     planes: tuple[Classes, Classes | None],
 ) -> None:
     """Compare K classes, with (K, 4, m) logits at the corners, for all pixels of m cells."""
-    y, x = _places(grid, cells)
+    y, x = _rows_and_columns(grid, cells)
     weights = grid.rows.weights.take(y, 1), grid.columns.weights.take(x, 1)
     mask, confidence = planes
     starts = grid.rows.pixels.take(y, 1) * mask.shape[1]

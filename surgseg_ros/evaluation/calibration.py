@@ -47,10 +47,10 @@ class Reliability:
         if confidence is None:
             raise ValueError('the segmentation has no confidence: segment with confidence=True')
         counted = (truth != NO_DECISION) & (mask != NO_DECISION)
-        for place, is_kind in enumerate((mask == BACKGROUND, mask != BACKGROUND)):
+        for row, is_kind in enumerate((mask == BACKGROUND, mask != BACKGROUND)):
             of_kind = counted & is_kind
             for column, which in enumerate((of_kind, of_kind & (mask == truth))):
-                self._counts[place, :, column] += np.bincount(confidence[which], minlength=256)
+                self._counts[row, :, column] += np.bincount(confidence[which], minlength=256)
 
     def summarize(self) -> dict[str, Any]:
         """

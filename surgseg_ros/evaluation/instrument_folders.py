@@ -117,12 +117,12 @@ def group_frames(
     :return: each number or name, with the indices and data of the cameras that have it.
     """
 
-    def placed(place: int, camera: Iterable[tuple[Any, T]]) -> Iterator[tuple[Any, int, T]]:
-        return ((number, place, frame) for number, frame in camera)
+    def numbered(index: int, camera: Iterable[tuple[Any, T]]) -> Iterator[tuple[Any, int, T]]:
+        return ((number, index, frame) for number, frame in camera)
 
-    both = merge(*(placed(*camera) for camera in enumerate(cameras)), key=itemgetter(0, 1))
-    for number, frames in groupby(both, key=itemgetter(0)):
-        yield number, [(place, frame) for _, place, frame in frames]
+    merged = merge(*(numbered(*camera) for camera in enumerate(cameras)), key=itemgetter(0, 1))
+    for number, frames in groupby(merged, key=itemgetter(0)):
+        yield number, [(index, frame) for _, index, frame in frames]
 
 
 OF_INSTRUMENTS: Final = (INSTANCES_FOLDER, INSTRUMENTS_FOLDER)
@@ -178,10 +178,10 @@ def write_instruments(
     is_decided = bool(mask.min() < NO_DECISION)
     found = instruments[: NO_DECISION - 1] if is_decided else ()
     geometries = find_geometries(found, mask, segmentation.roi)
-    in_space = {id(one.instrument): one for one in located}
+    located_of = {id(one.instrument): one for one in located}
     listed = [
-        _listed(place, one, geometry, in_space.get(id(one)))
-        for place, (one, geometry) in enumerate(zip(found, geometries, strict=True), 1)
+        _listed(number, one, geometry, located_of.get(id(one)))
+        for number, (one, geometry) in enumerate(zip(found, geometries, strict=True), 1)
     ]
     write_listed(path, instance_image(found, mask), listed, is_decided=is_decided)
 
@@ -252,12 +252,12 @@ def predict_from_masks(
             pipelines = [_begin(output / name, settings) for name in cameras]
             paths = [[(path.name, path) for path in views[name]] for name in cameras]
             for _, frames in group_frames(paths):
-                results = [_find(pipelines[place], path, settings) for place, path in frames]
+                results = [_find(pipelines[camera], path, settings) for camera, path in frames]
                 located = locator.locate(video, results)
-                for (place, path), result in zip(frames, results, strict=True):
-                    written = output / cameras[place] / MASK_FOLDER / path.name
+                for (camera, path), result in zip(frames, results, strict=True):
+                    written = output / cameras[camera] / MASK_FOLDER / path.name
                     found = result.segmentation, result.instruments
-                    write_instruments(written, *found, () if place else located)
+                    write_instruments(written, *found, () if camera else located)
                     bar.update()
     return total
 

@@ -28,12 +28,7 @@ from surgseg_ros.core.keypoints import Keypoint, KeypointKind
 from surgseg_ros.core.labels import LABELS, ROBOTIC_TOOL
 from surgseg_ros.evaluation.instrument_folders import InstrumentFrame, read_frame
 from surgseg_ros.evaluation.pairs import EvaluationError, Pair, map_tasks
-from surgseg_ros.evaluation.tracks import (
-    MATCH_IOU,
-    TrackFrame,
-    count_tracks,
-    summarize_tracks,
-)
+from surgseg_ros.evaluation.tracks import MATCH_IOU, TrackFrame, count_tracks, summarize_tracks
 
 FULL_HEIGHT: Final = 1080
 """Errors are scaled to the pixels of an image with this number of rows."""
@@ -135,8 +130,8 @@ def count_instruments(truth: InstrumentFrame, predicted: InstrumentFrame) -> Ins
         find_touch(truth),
     )
     scale = FULL_HEIGHT / truth.instances.shape[0]
-    for place, other in counts.matches:
-        _compare(ours[place], theirs[other], scale, counts)
+    for index, other in counts.matches:
+        _compare(ours[index], theirs[other], scale, counts)
     return counts
 
 
@@ -206,7 +201,7 @@ def _paired(
             [point for point in instrument.geometry.keypoints if point.kind == kind]
             for instrument in (truth, predicted)
         )
-        away = [[math.dist(a.place, b.place) for b in theirs] for a in ours]
+        away = [[math.dist(a.xy_px, b.xy_px) for b in theirs] for a in ours]
         rows, columns = linear_sum_assignment(np.reshape(away, (len(ours), len(theirs))))
         yield from ((ours[i], theirs[j]) for i, j in zip(rows, columns))
         yield from ((point, None) for i, point in enumerate(ours) if i not in rows)

@@ -51,9 +51,9 @@ def find_sets(folders: Sequence[Path]) -> dict[str, list[LabelledImage]]:
     :raises FrameError: if a folder is given twice, or cannot be used.
     """
     paths = [folder.resolve() for folder in folders]
-    for place, path in enumerate(paths):
-        if path in paths[:place]:
-            raise FrameError(f'{str(folders[place])!r} is given twice: give each folder once')
+    for index, path in enumerate(paths):
+        if path in paths[:index]:
+            raise FrameError(f'{str(folders[index])!r} is given twice: give each folder once')
     parts = 1
     while len({path.parts[-parts:] for path in paths}) < len(paths):
         parts += 1

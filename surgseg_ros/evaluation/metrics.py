@@ -10,15 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from surgseg_ros.core.labels import (
-    BACKGROUND,
-    CLASPER,
-    CLASS_COUNT,
-    HOLDER,
-    SHAFT,
-    SUCTION,
-    WRIST,
-)
+from surgseg_ros.core.labels import BACKGROUND, CLASPER, CLASS_COUNT, HOLDER, SHAFT, SUCTION, WRIST
 
 SCORED: Final = tuple(range(BACKGROUND + 1, CLASS_COUNT))
 """The nine classes that the metric scores; arrays of nine values are in this order."""
@@ -123,8 +115,8 @@ def count_frame(
     met, total = np.zeros((2, len(SCORED)), np.int64)
     if edges:
         edge_pair = _Edges(truth), _Edges(predicted)
-        for place, label in enumerate(SCORED):
-            met[place], total[place] = _count_edges(*(edge.of(label) for edge in edge_pair))
+        for row, label in enumerate(SCORED):
+            met[row], total[row] = _count_edges(*(edge.of(label) for edge in edge_pair))
     return FrameCounts(confusion, met, total, missing)
 
 
@@ -145,9 +137,9 @@ class _Edges:
     def __init__(self, mask: NDArray[np.uint8]) -> None:
         edge = cv2.morphologyEx(mask, cv2.MORPH_GRADIENT, _CROSS) != 0
         edge[[0, -1]] = edge[:, [0, -1]] = True
-        places = np.flatnonzero(edge)
-        self._labels = mask.ravel()[places]
-        self._points = np.stack(np.divmod(places, mask.shape[1]))
+        pixels = np.flatnonzero(edge)
+        self._labels = mask.ravel()[pixels]
+        self._points = np.stack(np.divmod(pixels, mask.shape[1]))
 
     def of(self, label: int) -> NDArray[np.int64]:
         """Return the (2, N) rows and columns of the edge pixels of a class."""

@@ -343,14 +343,14 @@ def _decide(
     """Run the pipelines; frames of both cameras with the same number are yielded together."""
     for number, frames in group_frames([view.read() for view in views]):
         decided = []
-        for place, (image, is_after_gap) in frames:
-            view = views[place]
+        for camera, (image, is_after_gap) in frames:
+            view = views[camera]
             if is_after_gap:
                 view.pipeline.reset()  # the filter must not span a gap
             pipeline = view.pipeline
             process = pipeline.process if predict_options.instruments else pipeline.segment
             path = view.folder / f'{view.source.mask_name(number)}.png'
-            decided.append(_Decided(path, process(segmenter, InputFrame(image)), not place))
+            decided.append(_Decided(path, process(segmenter, InputFrame(image)), not camera))
         yield decided
 
 

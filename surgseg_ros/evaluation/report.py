@@ -15,12 +15,7 @@ from numpy.typing import NDArray
 from surgseg_ros.core.labels import BACKGROUND, CLASS_NAMES, PALETTE
 from surgseg_ros.core.overlay import draw_overlay
 from surgseg_ros.evaluation.frames import read_frames, read_image_file
-from surgseg_ros.evaluation.layout import (
-    FrameError,
-    find_images,
-    find_video_file,
-    find_views,
-)
+from surgseg_ros.evaluation.layout import FrameError, find_images, find_video_file, find_views
 from surgseg_ros.evaluation.metrics import MEANINGS, SCORED, FrameCounts
 from surgseg_ros.evaluation.pairs import Pair, report
 from surgseg_ros.reports import FILE_NAME
@@ -245,15 +240,15 @@ def _worst(
     """Draw the worst frames, worst first."""
     shown = []
     counted = list(chain.from_iterable(counts.values()))
-    for place in worst_places(counts):
-        pair, frame = pairs[place], counted[place]
+    for index in worst_indices(counts):
+        pair, frame = pairs[index], counted[index]
         title = f'{pair.video} · {pair.truth.stem}'
         numbers = f'IoU {frame.iou.mean():.3f} · NSD {frame.nsd.mean():.3f}'
         shown.append(ShownFrame(title, numbers, draw_panels(pair, frames), _present(frame)))
     return shown
 
 
-def worst_places(counts: Mapping[str, Sequence[FrameCounts]], number: int = _SHOWN) -> list[int]:
+def worst_indices(counts: Mapping[str, Sequence[FrameCounts]], number: int = _SHOWN) -> list[int]:
     """
     Select frames: the worst frame of each video, then the second worst of each, and so on.
 
@@ -265,15 +260,15 @@ def worst_places(counts: Mapping[str, Sequence[FrameCounts]], number: int = _SHO
     for frames in counts.values():
         values = [(float(f.iou.mean()), float(f.nsd.mean())) for f in frames]
         order = sorted(range(len(frames)), key=values.__getitem__)
-        ranked += [(rank, values[place], start + place) for rank, place in enumerate(order)]
+        ranked += [(rank, values[index], start + index) for rank, index in enumerate(order)]
         start += len(frames)
-    return [place for _, _, place in sorted(sorted(ranked)[:number], key=lambda r: r[1:])]
+    return [index for _, _, index in sorted(sorted(ranked)[:number], key=lambda r: r[1:])]
 
 
 def _present(frame: FrameCounts) -> list[tuple[int, str]]:
     """List the classes in a frame with their scores, the lowest IoU first."""
     present = np.flatnonzero(frame.truth_px + frame.predicted_px)
     return [
-        (SCORED[place], f'{_NAMES[place]} {frame.iou[place]:.2f} / {frame.nsd[place]:.2f}')
-        for place in sorted(present, key=lambda place: frame.iou[place])
+        (SCORED[index], f'{_NAMES[index]} {frame.iou[index]:.2f} / {frame.nsd[index]:.2f}')
+        for index in sorted(present, key=lambda index: frame.iou[index])
     ]

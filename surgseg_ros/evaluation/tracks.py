@@ -76,7 +76,7 @@ def count_tracks(frames: Sequence[TrackFrame]) -> TrackCounts:
     :return: the counts.
     """
     numbers = [
-        {track: place for place, track in enumerate(sorted({i for ids in side for i in ids}))}
+        {track: index for index, track in enumerate(sorted({i for ids in side for i in ids}))}
         for side in ([frame.truth for frame in frames], [frame.predicted for frame in frames])
     ]
     coded = [
@@ -107,8 +107,8 @@ def _count_switches(frames: Sequence[TrackFrame]) -> int:
     last: dict[int, int] = {}
     switches = 0
     for frame in frames:
-        for place, other in zip(*np.nonzero(frame.iou > MATCH_IOU)):
-            track, found = frame.truth[place], frame.predicted[other]
+        for index, other in zip(*np.nonzero(frame.iou > MATCH_IOU)):
+            track, found = frame.truth[index], frame.predicted[other]
             switches += last.get(track, found) != found
             last[track] = found
     return switches
@@ -116,10 +116,10 @@ def _count_switches(frames: Sequence[TrackFrame]) -> int:
 
 def _count_ids(frames: Sequence[TrackFrame], size: tuple[int, int]) -> int:
     """Return the number of frames in which optimally assigned tracks match (for IDF1)."""
-    together = np.zeros(size)
+    matches = np.zeros(size)
     for frame in frames:
-        together[np.ix_(frame.truth, frame.predicted)] += frame.iou > MATCH_IOU
-    return int(together[linear_sum_assignment(-together)].sum())
+        matches[np.ix_(frame.truth, frame.predicted)] += frame.iou > MATCH_IOU
+    return int(matches[linear_sum_assignment(-matches)].sum())
 
 
 def _count_associations(
@@ -132,20 +132,20 @@ def _count_associations(
     :param predicted: (P,) likewise.
     :return: matches, and the sum of their association scores, by threshold in ALPHAS.
     """
-    alike = np.zeros((len(truth), len(predicted)))
+    alignment = np.zeros((len(truth), len(predicted)))
     for frame in frames:
         union = frame.iou.sum(0) + frame.iou.sum(1)[:, None] - frame.iou
-        alike[np.ix_(frame.truth, frame.predicted)] += frame.iou / np.maximum(union, _EPSILON)
-    alike /= truth + predicted - alike
-    together = np.zeros((len(ALPHAS), *alike.shape))
+        alignment[np.ix_(frame.truth, frame.predicted)] += frame.iou / np.maximum(union, _EPSILON)
+    alignment /= truth + predicted - alignment
+    matches = np.zeros((len(ALPHAS), *alignment.shape))
     for frame in frames:
-        score = alike[np.ix_(frame.truth, frame.predicted)] * frame.iou
+        score = alignment[np.ix_(frame.truth, frame.predicted)] * frame.iou
         rows, columns = linear_sum_assignment(-score)
         is_match = frame.iou[rows, columns] >= ALPHAS[:, None] - _EPSILON
-        places = np.take(frame.truth, rows), np.take(frame.predicted, columns)
-        together[:, places[0].astype(int), places[1].astype(int)] += is_match
-    both = truth + predicted - together
-    return together.sum((1, 2)), (together * together / both).sum((1, 2))
+        tracks = np.take(frame.truth, rows), np.take(frame.predicted, columns)
+        matches[:, tracks[0].astype(int), tracks[1].astype(int)] += is_match
+    both = truth + predicted - matches
+    return matches.sum((1, 2)), (matches * matches / both).sum((1, 2))
 
 
 def summarize_tracks(videos: Sequence[TrackCounts]) -> dict[str, float | int | None]:

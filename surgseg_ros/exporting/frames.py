@@ -140,14 +140,14 @@ def _digest(path: Path) -> bytes:
 
 def _spread(samples: Sequence[Sample], count: int) -> list[Sample]:
     """Choose evenly."""
-    places = np.linspace(0, len(samples) - 1, min(count, len(samples))).round().astype(int)
-    return [samples[place] for place in places]
+    indices = np.linspace(0, len(samples) - 1, min(count, len(samples))).round().astype(int)
+    return [samples[index] for index in indices]
 
 
 def _draw(seed: int, count: int) -> list[SyntheticFrame]:
     """Choose several frames of each scene, since a new scene takes longer to draw."""
-    places = (divmod(number, _FRAMES_OF_A_SCENE) for number in range(count))
-    return [SyntheticFrame(seed + scene, _STRIDE * index) for scene, index in places]
+    pairs = (divmod(number, _FRAMES_OF_A_SCENE) for number in range(count))
+    return [SyntheticFrame(seed + scene, _STRIDE * index) for scene, index in pairs]
 
 
 @lru_cache(maxsize=1)

@@ -152,9 +152,9 @@ class _Box(NamedTuple):
 
 def _box_of_instrument(instrument: Instrument) -> _Box:
     box = instrument.box
-    place = box.center_x_px, box.center_y_px, box.angle_rad
+    pose = box.center_x_px, box.center_y_px, box.angle_rad
     results = [(instrument.label, instrument.score)]
-    return _Box(results, (*place, box.size_x_px, box.size_y_px), _name(instrument))
+    return _Box(results, (*pose, box.size_x_px, box.size_y_px), _name(instrument))
 
 
 def _box_of_keypoint(name: str, point: Keypoint) -> _Box:

@@ -184,26 +184,26 @@ def class_bars(
         if any.
     :return: SVG.
     """
-    places, names = np.arange(len(labels)), [CLASS_NAMES[label] for label in labels]
+    positions, names = np.arange(len(labels)), [CLASS_NAMES[label] for label in labels]
     height = 32 * len(labels) + 60
     with chart_style():
         figure = Figure((1130 * PX, height * PX))
         all_axes = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
         figure.subplots_adjust(130 / 1130, 30 / height, 1090 / 1130, 0.92, wspace=0.2)
         for axes, (title, (values, floors)) in zip(all_axes, columns.items()):
-            for place, label, value in zip(places, labels, values):
+            for position, label, value in zip(positions, labels, values):
                 if value is not None:
                     colour = class_colour(label)
-                    axes.barh(place, value, 0.6, color=colour, edgecolor=INK, linewidth=0.6)
+                    axes.barh(position, value, 0.6, color=colour, edgecolor=INK, linewidth=0.6)
                 text = '–' if value is None else f'{value:.2f}'  # noqa: RUF001
-                axes.text(1.03, place, text, va='center')
+                axes.text(1.03, position, text, va='center')
             if floors is not None:
-                ends = (places - 0.42, places + 0.42)
+                ends = (positions - 0.42, positions + 0.42)
                 axes.vlines(floors, *ends, 'white', linewidth=5, clip_on=False)  # on dark bars
                 axes.vlines(floors, *ends, INK, linewidth=3, clip_on=False)
             axes.set_title(title, loc='left', fontsize=TEXT_PX, fontweight='bold')
             axes.set(xlim=(0, 1), ylim=(len(labels) - 0.5, -0.5))
-            axes.set_yticks(places, names)
+            axes.set_yticks(positions, names)
             axes.tick_params('y', labelcolor=INK)
             axes.set_xticks((0, 0.25, 0.5, 0.75, 1), ('0', '0.25', '0.5', '0.75', '1'))
             axes.grid(axis='x')
@@ -278,8 +278,8 @@ def time_bars(
     with chart_style():
         figure = Figure((970 * PX, height * PX))
         axes = figure.add_axes((190 / 970, below / height, 0.53, row_px * len(rows) / height))
-        for place, row in enumerate(rows):
-            _draw_parts(axes, place, row, kinds)
+        for position, row in enumerate(rows):
+            _draw_parts(axes, position, row, kinds)
         axes.set(ylim=(len(rows) - 0.3, -0.4), xlabel='ms')
         axes.set_yticks(range(len(rows)), [row.name for row in rows])
         axes.tick_params('y', labelcolor=INK)
@@ -293,16 +293,16 @@ def time_bars(
         return svg_from_figure(figure, title, f'In ms. {words}', standalone=True)
 
 
-def _draw_parts(axes: Axes, place: int, row: Bar, kinds: Mapping[str, tuple[str, str]]) -> None:
+def _draw_parts(axes: Axes, position: int, row: Bar, kinds: Mapping[str, tuple[str, str]]) -> None:
     whole = 0.0
     for name, time_ms in row.parts.items():
-        axes.barh(place, time_ms, 0.5, whole, color=kinds[name][0])
+        axes.barh(position, time_ms, 0.5, whole, color=kinds[name][0])
         whole += time_ms
     marks = ', '.join(f'{name} {time_ms:.1f}' for name, time_ms in row.marks.items())
     text = f'{whole:.1f} ms ({marks})'
-    axes.annotate(text, (whole, place), (6, 0), textcoords='offset points', va='center')
+    axes.annotate(text, (whole, position), (6, 0), textcoords='offset points', va='center')
     parts = ', '.join(f'{name} {time_ms:.2f}' for name, time_ms in row.parts.items())
-    axes.text(0, place + 0.43, parts, va='center', fontsize=10, color=SOFT)
+    axes.text(0, position + 0.43, parts, va='center', fontsize=10, color=SOFT)
 
 
 _SHEET_COLUMNS: Final = 4

@@ -90,16 +90,16 @@ def timeline(
     top_px = height - _TOP_PX
     with chart_style():
         figure = Figure((_WIDTH_PX * PX, height * PX))
-        for place, height_px in enumerate(heights):
+        for index, height_px in enumerate(heights):
             bottom = (top_px - height_px) / height
             axes = figure.add_axes((left, bottom, width, height_px / height))
             axes.spines[:].set_visible(False)
             axes.set_xlim(whole.left[0], whole.right[-1])
             axes.tick_params('x', labelbottom=False)
-            if place < len(panels):
-                _draw_panel(axes, at, panels[place])
+            if index < len(panels):
+                _draw_panel(axes, at, panels[index])
                 middle = (top_px - height_px / 2) / height
-                figure.text(10 / _WIDTH_PX, middle, panels[place].name, va='center')
+                figure.text(10 / _WIDTH_PX, middle, panels[index].name, va='center')
             top_px -= height_px + _BETWEEN_PX
         _draw_rows(axes, at, rows)
         axes.tick_params('x', labelbottom=True, bottom=True)
@@ -136,16 +136,16 @@ def _draw_panel(axes: Axes, at: Array, panel: Panel) -> None:
 
 def _draw_rows(axes: Axes, at: Array, rows: Sequence[Row]) -> None:
     axes.set_ylim(_ROW_PX * len(rows) + 1, 0)
-    axes.set_yticks([_ROW_PX * place + 6.5 for place in range(len(rows))], [r.name for r in rows])
+    axes.set_yticks([_ROW_PX * index + 6.5 for index in range(len(rows))], [r.name for r in rows])
     axes.tick_params('y', labelcolor=INK)
     axes.hlines(
-        [_ROW_PX * (place + 1) - 2.5 for place in range(len(rows))], *axes.get_xlim(), LINE,
+        [_ROW_PX * (index + 1) - 2.5 for index in range(len(rows))], *axes.get_xlim(), LINE,
         linewidth=1, clip_on=False,
     )  # fmt: skip
-    for place, row in enumerate(rows):
+    for index, row in enumerate(rows):
         height = 13 / len(row.strips) - 1
         for number, (values, colour) in enumerate(row.strips):
-            top = _ROW_PX * place + number * (height + 1)
+            top = _ROW_PX * index + number * (height + 1)
             bins, known = _known(at, values)
             share = bins.mean(known)
             shades = np.tile(to_rgba(colour), (len(share), 1))

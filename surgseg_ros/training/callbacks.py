@@ -139,8 +139,8 @@ def _row(
 
 def _titles(width: int) -> NDArray[np.uint8]:
     strip = np.zeros((32, width, 3), np.uint8)
-    for place, title in enumerate(_TITLES):
-        origin = (place * _WIDTH_PX + 8, 22)
+    for index, title in enumerate(_TITLES):
+        origin = (index * _WIDTH_PX + 8, 22)
         cv2.putText(
             strip, title, origin, cv2.FONT_HERSHEY_SIMPLEX, 0.6, (255, 255, 255), 1, cv2.LINE_AA
         )

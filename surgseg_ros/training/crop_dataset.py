@@ -335,9 +335,9 @@ class CropDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
 
     def _next(self, number: int) -> int:
         """Return the frame for a crop that is not drawn for a class."""
-        turn, place = divmod(number, len(self._frames))
+        turn, index = divmod(number, len(self._frames))
         order = np.random.default_rng([self._seed, 0, turn]).permutation(len(self._frames))
-        return int(order[place])
+        return int(order[index])
 
 
 class EpochSampler(Sampler[int]):

@@ -162,7 +162,7 @@ class Data(lightning.LightningDataModule):
         :return: the frames, at their original size.
         """
         frames = _ValidationFrames(self.validation)
-        return (frames[place] for place in range(len(frames)))
+        return (frames[index] for index in range(len(frames)))
 
     def _split(self, samples: Sequence[Sample]) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
         config = self._config
@@ -204,9 +204,9 @@ class _ValidationFrames(Dataset[ValidationFrame]):
     def __len__(self) -> int:
         return len(self._samples)
 
-    def __getitem__(self, place: int) -> ValidationFrame:
-        image, mask = self._samples[place].read()
-        return self._samples[place].video, image, mask
+    def __getitem__(self, index: int) -> ValidationFrame:
+        image, mask = self._samples[index].read()
+        return self._samples[index].video, image, mask
 
 
 def _unchanged(frame: Any) -> Any:

@@ -157,10 +157,10 @@ def choose(class_px: NDArray[np.int64], count: int = _SHOWN) -> list[int]:
     if not len(class_px):
         return []
     chosen = {int(column.argmax()) for column in class_px.T[1:] if column.any()}
-    others = [place for place in range(len(class_px)) if place not in chosen]
+    others = [index for index in range(len(class_px)) if index not in chosen]
     wanted = min(len(others), count - len(chosen))
     evenly = np.linspace(0, len(others) - 1, wanted).astype(int)
-    return sorted(chosen | {others[place] for place in evenly})
+    return sorted(chosen | {others[index] for index in evenly})
 
 
 def class_shares(class_px: NDArray[np.int64]) -> tuple[list[float], list[float]]:
@@ -203,7 +203,7 @@ def sheet_contents(
     """
     sound = [pair for pair in zip(samples, examinations, strict=True) if not pair[1].data_errors]
     class_px = np.array([x.class_px for _, x in sound], np.int64).reshape(-1, CLASS_COUNT)
-    shown = [sound[place][0] for place in choose(class_px)]
+    shown = [sound[index][0] for index in choose(class_px)]
     images = [(sample.name, draw_sample(sample, width_px)) for sample in shown]
     return *class_shares(class_px), len(sound), images
 

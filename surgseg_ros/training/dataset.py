@@ -150,7 +150,7 @@ def split_videos(
         )
     count = min(max(1, round(validation_share * len(wholes))), len(wholes) - 1)
     order = np.random.default_rng(seed).permutation(len(wholes))
-    chosen = {wholes[place] for place in order[:count]}
+    chosen = {wholes[index] for index in order[:count]}
     training = tuple(name for name in names if _whole(name) not in chosen)
     return training, tuple(name for name in names if _whole(name) in chosen)
 

@@ -146,13 +146,13 @@ def _write(
         masks = _reserve(partial / _MASKS, shape)
         class_px = np.zeros((len(samples), CLASS_COUNT), np.int64)
 
-        def put(place: int) -> None:
-            image, mask = (torch.from_numpy(array)[None] for array in samples[place].read())
+        def put(index: int) -> None:
+            image, mask = (torch.from_numpy(array)[None] for array in samples[index].read())
             shown = fit(image, input_size, mode)
-            images[place] = (normalize_colours(shown, **colours) if colours else shown)[0].numpy()
+            images[index] = (normalize_colours(shown, **colours) if colours else shown)[0].numpy()
             fitted = fit_mask(mask, input_size, mode, NO_DECISION)[0].numpy()
-            masks[place] = fitted
-            class_px[place] = np.bincount(fitted.ravel(), minlength=CLASS_COUNT)[:CLASS_COUNT]
+            masks[index] = fitted
+            class_px[index] = np.bincount(fitted.ravel(), minlength=CLASS_COUNT)[:CLASS_COUNT]
 
         _each(put, len(samples))
         images.flush()

@@ -96,10 +96,10 @@ def _classes(entry: Mapping[str, Any], kinds: Sequence[Mapping[str, Any]]) -> li
     return [
         [
             CLASS_NAMES[label],
-            at(entry.get('class_floor'), place),
-            *(at(kind.get(key), place) for key in columns for kind in kinds),
+            at(entry.get('class_floor'), index),
+            *(at(kind.get(key), index) for key in columns for kind in kinds),
         ]
-        for place, label in enumerate(SCORED)
+        for index, label in enumerate(SCORED)
     ]
 
 
@@ -159,15 +159,15 @@ def or_dash(value: Any) -> str:
     return '-' if value is None else str(value)
 
 
-def at(values: Any, place: int) -> Any:
+def at(values: Any, index: int) -> Any:
     """
     Return a value of a list; None if it is not a list, or too short.
 
     :param values: the list, or anything else.
-    :param place: the index.
+    :param index: the index.
     :return: the value, or None.
     """
-    return values[place] if isinstance(values, list | tuple) and len(values) > place else None
+    return values[index] if isinstance(values, list | tuple) and len(values) > index else None
 
 
 def mapping(value: Any) -> Mapping[str, Any]:

@@ -134,7 +134,7 @@ def test_reports_a_video_that_is_shorter_than_its_header_states(tmp_path, capsys
     data = (tmp_path / 'clip.avi').read_bytes()
     (tmp_path / 'clip.avi').write_bytes(data[: len(data) // 2])
     assert make_bag(tmp_path / 'clip.avi', tmp_path / 'bag') == 0
-    assert 'promises 30' in capsys.readouterr().out
+    assert 'declares 30' in capsys.readouterr().out
     assert 0 < len(read(tmp_path / 'bag', IMAGES)) < 30
 
 

@@ -129,7 +129,7 @@ def test_instruments_of_given_masks_enter_where_no_decision_ends(tmp_path, circl
     points = [x for one in frame.listed for x in one.geometry.keypoints]
     entries = [x for x in points if x.kind == KeypointKind.SHAFT_ENTRY]
     assert [x.is_hidden for x in entries] == [False, False]
-    assert Field(SIZE, roi).gaps(np.array([x.place for x in entries])) == pytest.approx(0, abs=1.5)
+    assert Field(SIZE, roi).gaps(np.array([x.xy_px for x in entries])) == pytest.approx(0, abs=1.5)
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def test_the_truth_of_instruments_is_written_beside_the_masks_if_requested(tmp_p
         for found, expected in zip(listed, true, strict=True):
             places = [[p.x_px, p.y_px] for p in found.geometry.keypoints]
             assert places == pytest.approx(
-                np.array([p.place for p in expected.geometry.keypoints]), abs=1e-3
+                np.array([p.xy_px for p in expected.geometry.keypoints]), abs=1e-3
             )
 
 

@@ -49,12 +49,12 @@ def test_kinds_of_keypoints_have_the_names_of_the_labels():
 
 def test_keypoints_of_a_tool_are_where_it_is_drawn():
     points, geometry = points_of(tool(empty(), (-20, 130), (400, 130)))
-    assert points[KINDS.TIP].place == pytest.approx((400, 130), abs=2)
-    assert points[KINDS.JAW_PIVOT].place == pytest.approx((316, 130), abs=8)
-    assert points[KINDS.WRIST_JOINT].place == pytest.approx((232, 130), abs=5)
-    assert points[KINDS.SHAFT_ENTRY].place == pytest.approx((0, 130), abs=1)
-    assert points[KINDS.LEFT_SHAFT_EDGE].place == pytest.approx((0, 115), abs=2)
-    assert points[KINDS.RIGHT_SHAFT_EDGE].place == pytest.approx((0, 145), abs=2)
+    assert points[KINDS.TIP].xy_px == pytest.approx((400, 130), abs=2)
+    assert points[KINDS.JAW_PIVOT].xy_px == pytest.approx((316, 130), abs=8)
+    assert points[KINDS.WRIST_JOINT].xy_px == pytest.approx((232, 130), abs=5)
+    assert points[KINDS.SHAFT_ENTRY].xy_px == pytest.approx((0, 130), abs=1)
+    assert points[KINDS.LEFT_SHAFT_EDGE].xy_px == pytest.approx((0, 115), abs=2)
+    assert points[KINDS.RIGHT_SHAFT_EDGE].xy_px == pytest.approx((0, 145), abs=2)
     assert points[KINDS.SHAFT_AXIS].angle_rad == pytest.approx(0, abs=0.01)
     assert geometry.shaft_width_px == pytest.approx(30, abs=2)
     assert not any(point.is_hidden or point.is_beyond for point in points.values())
@@ -70,9 +70,9 @@ def test_open_jaws_have_two_tips_and_an_angle():
     points, geometry = points_of(mask)
     assert geometry.opening_deg == pytest.approx(60, abs=6)
     left, right = points[KINDS.LEFT_JAW_TIP], points[KINDS.RIGHT_JAW_TIP]
-    assert left.place == pytest.approx(pivot + np.array([78, -45]), abs=4)
-    assert right.place == pytest.approx(pivot + np.array([78, 45]), abs=4)
-    assert points[KINDS.TIP].place == pytest.approx((left.place + right.place) / 2, abs=0.1)
+    assert left.xy_px == pytest.approx(pivot + np.array([78, -45]), abs=4)
+    assert right.xy_px == pytest.approx(pivot + np.array([78, 45]), abs=4)
+    assert points[KINDS.TIP].xy_px == pytest.approx((left.xy_px + right.xy_px) / 2, abs=0.1)
 
 
 def test_jaws_without_a_wrist_open_about_the_end_of_their_cover():
@@ -84,8 +84,8 @@ def test_jaws_without_a_wrist_open_about_the_end_of_their_cover():
     cover = np.array([(190, 110), (236, 149), (245, 160), (236, 171), (190, 150)], np.int32)
     cv2.fillPoly(mask, [cover], SHAFT)
     points, geometry = points_of(mask)
-    assert points[KINDS.LEFT_JAW_TIP].place == pytest.approx(pivot + np.array([58, -16]), abs=3)
-    assert points[KINDS.RIGHT_JAW_TIP].place == pytest.approx(pivot + np.array([16, 58]), abs=3)
+    assert points[KINDS.LEFT_JAW_TIP].xy_px == pytest.approx(pivot + np.array([58, -16]), abs=3)
+    assert points[KINDS.RIGHT_JAW_TIP].xy_px == pytest.approx(pivot + np.array([16, 58]), abs=3)
     assert geometry.opening_deg == pytest.approx(90, abs=8)
 
 
@@ -96,7 +96,7 @@ def test_the_pivot_is_between_wide_jaws_of_which_one_reaches_farther_back():
     cv2.circle(mask, (260, 130), 45, WRIST, -1)
     bar(mask, (195, 130), (260, 130), 60, WRIST)
     points, geometry = points_of(mask)
-    assert points[KINDS.JAW_PIVOT].place == pytest.approx((268, 140), abs=12)
+    assert points[KINDS.JAW_PIVOT].xy_px == pytest.approx((268, 140), abs=12)
     assert geometry.opening_deg > 20
 
 
@@ -114,7 +114,7 @@ def test_tips_of_wide_jaws_are_where_their_edges_meet():
     bar(mask, (200, 130), (262, 130), 50, WRIST)
     points, _ = points_of(mask)
     for kind, place in expected.items():
-        assert points[kind].place == pytest.approx(place, abs=6)
+        assert points[kind].xy_px == pytest.approx(place, abs=6)
 
 
 def test_jaws_that_the_border_cuts_off_have_no_visible_tip():
@@ -160,7 +160,7 @@ def test_a_covered_entry_is_hidden():
 
 def test_tip_of_a_rod_is_at_the_end_away_from_the_border():
     points, geometry = points_of(bar(empty(), (200, -20), (240, 160), 16, SUCTION))
-    assert points[KINDS.TIP].place == pytest.approx((240, 160), abs=3)
+    assert points[KINDS.TIP].xy_px == pytest.approx((240, 160), abs=3)
     assert geometry.shaft_width_px == pytest.approx(17, abs=1.6)
 
 
@@ -170,10 +170,10 @@ def test_the_thread_determines_the_tail_of_a_needle():
     line = [np.array([(300, 130), (340, 100), (420, 90)], np.int32)]
     cv2.polylines(mask, line, False, THREAD, 3)
     points, geometry = points_of(mask, NEEDLE)
-    assert points[KINDS.NEEDLE_TAIL].place == pytest.approx((300, 130), abs=5)
-    assert points[KINDS.NEEDLE_POINT].place == pytest.approx((181, 140), abs=5)
-    assert points[KINDS.NEEDLE_CENTRE].place == pytest.approx((240, 130), abs=2)
-    assert points[KINDS.NEEDLE_THREAD_END].place == pytest.approx((300, 130), abs=5)
+    assert points[KINDS.NEEDLE_TAIL].xy_px == pytest.approx((300, 130), abs=5)
+    assert points[KINDS.NEEDLE_POINT].xy_px == pytest.approx((181, 140), abs=5)
+    assert points[KINDS.NEEDLE_CENTRE].xy_px == pytest.approx((240, 130), abs=2)
+    assert points[KINDS.NEEDLE_THREAD_END].xy_px == pytest.approx((300, 130), abs=5)
     assert geometry.needle_radius_px == pytest.approx(60, abs=2)
 
 
@@ -184,8 +184,8 @@ def test_a_thread_is_a_line_of_points_in_order():
     cv2.polylines(mask, [np.rint(curve).astype(np.int32)], False, THREAD, 4)
     (found,) = find(mask)
     points = find_geometries([found], mask)[0].keypoints
-    line = np.array([p.place for p in points if p.kind == KINDS.THREAD_LINE])
-    ends = np.array([p.place for p in points if p.kind == KINDS.THREAD_END])
+    line = np.array([p.xy_px for p in points if p.kind == KINDS.THREAD_LINE])
+    ends = np.array([p.xy_px for p in points if p.kind == KINDS.THREAD_END])
     assert len(line) == LINE_POINTS
     assert (np.diff(line[:, 0]) > 0).all() or (np.diff(line[:, 0]) < 0).all()
     assert sorted(ends[:, 0]) == pytest.approx([30, 450], abs=6)
@@ -235,7 +235,7 @@ def test_keypoints_of_synthetic_scenes_are_accurate_and_their_deviations_calibra
             seen = {p.kind: p for t in true for p in t.geometry.keypoints if _is_visible(p)}
             for point in geometry.keypoints:
                 if point.kind in seen and point.kind not in ANYWHERE:
-                    away = np.abs(point.place - seen[point.kind].place)
+                    away = np.abs(point.xy_px - seen[point.kind].xy_px)
                     errors[point.kind].append(np.hypot(*away) * 4)  # scaled to 1080 rows
                     inside += (away <= point.sigma_px).tolist()
     assert np.median(errors[KINDS.TIP]) < 16
@@ -292,8 +292,8 @@ def test_distances_are_to_the_nearest_visible_points():
     assert distances.tip_to_tip.px == pytest.approx(80.6, abs=3)
     assert {found[n].label for n in distances.tip_to_tip[2:]} == {ROBOTIC_TOOL}
     assert found[distances.needle_to_tip.first].label == NEEDLE
-    places = [p.place for g in geometries for p in g.keypoints if p.kind == KINDS.TIP]
-    (point,) = [p.place for g in geometries for p in g.keypoints if p.kind == KINDS.NEEDLE_POINT]
+    places = [p.xy_px for g in geometries for p in g.keypoints if p.kind == KINDS.TIP]
+    (point,) = [p.xy_px for g in geometries for p in g.keypoints if p.kind == KINDS.NEEDLE_POINT]
     minimum = min(np.hypot(*(place - point)) for place in places)
     assert distances.needle_to_tip.px == pytest.approx(minimum)
     assert 0 < distances.needle_to_tip.sigma_px < 20
@@ -360,9 +360,9 @@ def test_a_mirrored_mask_has_mirrored_points(row, tip, degrees):
         assert other.opening_deg == pytest.approx(geometry.opening_deg, abs=2)
         assert {MIRRORED.get(kind, kind) for kind in other_points} == set(points)
         for kind, point in other_points.items():
-            place = point.place
+            place = point.xy_px
             place[1 - axis] = last - place[1 - axis]
-            assert place == pytest.approx(points[MIRRORED.get(kind, kind)].place, abs=2), kind
+            assert place == pytest.approx(points[MIRRORED.get(kind, kind)].xy_px, abs=2), kind
 
 
 @settings(derandomize=True, max_examples=30, deadline=None)
@@ -377,7 +377,7 @@ def test_points_of_a_shifted_mask_are_shifted_and_visible_ones_are_in_the_hull(r
     points, _ = points_of(mask)
     hull = cv2.convexHull(np.argwhere(mask)[:, ::-1].astype(np.float32))
     for point in shifted.keypoints:
-        assert point.place - (40, 20) == pytest.approx(points[point.kind].place, abs=1.5)
+        assert point.xy_px - (40, 20) == pytest.approx(points[point.kind].xy_px, abs=1.5)
         if not (point.is_hidden or point.is_beyond):
-            x, y = (point.place - (40, 20)).tolist()
+            x, y = (point.xy_px - (40, 20)).tolist()
             assert cv2.pointPolygonTest(hull, (x, y), True) > -2, point

@@ -11,7 +11,7 @@ from page import Page
 from surgseg_ros.core.labels import CLASS_NAMES, NO_DECISION
 from surgseg_ros.evaluation.metrics import MEANINGS, count_frame, summarize
 from surgseg_ros.evaluation.pairs import count_all, find_pairs
-from surgseg_ros.evaluation.report import worst_places, write_report
+from surgseg_ros.evaluation.report import worst_indices, write_report
 
 FRAMES = {'video_1': range(3), 'video_2': range(2)}
 
@@ -99,9 +99,9 @@ def test_the_worst_frame_of_each_video_precedes_the_second_worst_of_any():
     bad, worse = (count_frame(truth, mask(shift=shift)) for shift in (5, 9))
     good = count_frame(truth, truth)
     counts = {'video_1': [worse, worse, bad], 'video_2': [good, bad]}
-    assert worst_places(counts, 2) == [0, 4]
-    assert worst_places(counts, 3) == [0, 1, 4]
-    assert sorted(worst_places(counts)) == [0, 1, 2, 3, 4]
+    assert worst_indices(counts, 2) == [0, 4]
+    assert worst_indices(counts, 3) == [0, 1, 4]
+    assert sorted(worst_indices(counts)) == [0, 1, 2, 3, 4]
 
 
 def test_no_decision_pixels_have_their_own_column(folders):

@@ -16,11 +16,11 @@ from surgseg_ros.bags.records import (
     MCAP_MAGIC,
     MESSAGE,
     MESSAGE_INDEX,
-    Place,
+    RecordSpan,
     messages_among,
     messages_at,
     packed_part,
-    places,
+    record_spans,
     records_at,
     records_within,
     zstd,
@@ -53,7 +53,7 @@ class RecoveredMcap(McapFile):
     def open(self) -> None:
         """Find connections and counts, without the index, which was at the end of the file."""
         self._stream = file = self.path.open('rb')
-        self._bad: set[Place] = set()
+        self._bad: set[RecordSpan] = set()
         self._counts: Counter[int] = Counter()
         self._definitions = Definitions()
         try:
@@ -62,8 +62,8 @@ class RecoveredMcap(McapFile):
             chunks, lost = self._walk(file, end)
             self._tail = _intact_part_of_chunk(file, self._data_end, end)
             saved = self._note(records_within(self._tail))
-            for place in self._bad:  # definitions occur once, in the first chunks
-                part = _intact_part_of_chunk(file, place.start - 9, place.end)
+            for span in self._bad:  # definitions occur once, in the first chunks
+                part = _intact_part_of_chunk(file, span.start - 9, span.end)
                 for opcode, content in records_within(part):
                     self._add_definition(opcode, content)
             self.connections = self._definitions.connections(self._counts)
@@ -75,26 +75,26 @@ class RecoveredMcap(McapFile):
     def messages(self, connections: Collection[Connection]) -> Iterator[Received]:
         """Iterate over the intact records."""
         wanted = {x.id: x for x in connections}
-        for place in self._data():
-            if place not in self._bad:
-                yield from messages_at(self._file(), place, wanted)
+        for span in self._data():
+            if span not in self._bad:
+                yield from messages_at(self._file(), span, wanted)
         yield from messages_among(records_within(self._tail), wanted)
 
     def _walk(self, file: BinaryIO, end: int) -> tuple[int, int]:
         """Record the content of the file; count chunks, and the messages of damaged chunks."""
         chunks = lost = 0
         is_bad = False
-        for place in places(file, self._data_start, end):
-            self._data_end = place.end
-            if place.opcode == MESSAGE_INDEX:
-                lost += max(0, place.end - place.start - _INDEX_HEAD_BYTES) // 16 if is_bad else 0
+        for span in record_spans(file, self._data_start, end):
+            self._data_end = span.end
+            if span.opcode == MESSAGE_INDEX:
+                lost += max(0, span.end - span.start - _INDEX_HEAD_BYTES) // 16 if is_bad else 0
                 continue
-            chunks += place.opcode == CHUNK
+            chunks += span.opcode == CHUNK
             try:
-                self._note(records_at(file, place))
+                self._note(records_at(file, span))
                 is_bad = False
             except DamagedError:
-                self._bad.add(place)
+                self._bad.add(span)
                 is_bad = True
         return chunks, lost
 
@@ -126,7 +126,7 @@ class RecoveredMcap(McapFile):
             parts.append(
                 f'the end is missing, and of the messages in its last {rest} bytes {what}'
             )
-        bad = Counter(place.opcode for place in self._bad)
+        bad = Counter(span.opcode for span in self._bad)
         if bad[CHUNK]:
             of = f' with {lost} messages' if lost else ''
             parts.append(f'left out as damaged: {bad[CHUNK]} of {chunks} chunks{of}')

@@ -79,33 +79,33 @@ def _check_message(content: memoryview, kind: str, depth: int) -> None:
 
 def _fields(content: memoryview) -> Iterator[tuple[int, memoryview]]:
     """Yield the fields of a protobuf message; the content of a number is empty."""
-    place = 0
-    while place < len(content):
-        key, place = _varint(content, place)
+    offset = 0
+    while offset < len(content):
+        key, offset = _varint(content, offset)
         kind, length = key & 7, 0
         if kind == 0:
-            _, place = _varint(content, place)
+            _, offset = _varint(content, offset)
         elif kind == 2:
-            length, place = _varint(content, place)
+            length, offset = _varint(content, offset)
         elif kind in (1, 5):
-            place += 8 if kind == 1 else 4
+            offset += 8 if kind == 1 else 4
         else:
             raise ValueError(f'it is not an ONNX graph: field {key >> 3} is of type {kind}')
-        if place + length > len(content):
+        if offset + length > len(content):
             raise IndexError
-        yield key >> 3, content[place : place + length]
-        place += length
+        yield key >> 3, content[offset : offset + length]
+        offset += length
 
 
-def _varint(content: memoryview, place: int) -> tuple[int, int]:
+def _varint(content: memoryview, offset: int) -> tuple[int, int]:
     """Read a varint; return it and the position after it."""
     number = 0
     for shift in range(0, 70, 7):
-        byte = content[place]
-        place += 1
+        byte = content[offset]
+        offset += 1
         number |= (byte & 0x7F) << shift
         if byte < 0x80:
-            return number, place
+            return number, offset
     raise ValueError('it is not an ONNX graph: a number has more than ten bytes')
 
 

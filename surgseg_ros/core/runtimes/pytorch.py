@@ -269,10 +269,10 @@ def _convolve_early(network: nn.Module) -> None:
     unets: list[Any] = [each for each in network.modules() if isinstance(each, smp.Unet)]
     for unet in unets:
         channels = unet.encoder.out_channels[-1]
-        for place, block in enumerate(unet.decoder.blocks):
+        for index, block in enumerate(unet.decoder.blocks):
             following = block.conv2[0].out_channels
             if _is_plain(block):
-                unet.decoder.blocks[place] = EarlyConvolution(block, channels)
+                unet.decoder.blocks[index] = EarlyConvolution(block, channels)
             channels = following
 
 

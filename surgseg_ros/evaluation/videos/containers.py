@@ -47,16 +47,16 @@ def are_connected(contents: Contents, file: BinaryIO, start: int, target: int) -
     :return: False if not; also True for formats that are not supported here.
     """
     length_of = _LENGTHS.get(contents.format)
-    place = start
+    offset = start
     for _step in range(_MAX_ELEMENTS):
-        if length_of is None or place >= target:
+        if length_of is None or offset >= target:
             break
-        file.seek(place)
-        length = length_of(file.read(_LONGEST_HEAD), target - place, contents.streams)
+        file.seek(offset)
+        length = length_of(file.read(_LONGEST_HEAD), target - offset, contents.streams)
         if not length:
             return False
-        place += length
-    return length_of is None or place == target
+        offset += length
+    return length_of is None or offset == target
 
 
 def _riff_length(head: bytes, _: int, streams: Streams) -> int:
@@ -88,9 +88,9 @@ def _ebml_length(head: bytes, rest: int, _: Streams) -> int:
     return body + (int.from_bytes(head[name_bytes:body], 'big') & ((1 << 7 * size_bytes) - 1))
 
 
-def _vint_bytes(head: bytes, place: int) -> int:
+def _vint_bytes(head: bytes, offset: int) -> int:
     """Return the number of bytes of a variable-length integer; 0 if there is none."""
-    return 9 - head[place].bit_length() if place < len(head) and head[place] else 0
+    return 9 - head[offset].bit_length() if offset < len(head) and head[offset] else 0
 
 
 def _box_length(head: bytes, rest: int, _: Streams) -> int:
@@ -165,7 +165,7 @@ def begins_whole(contents: Contents, file: BinaryIO) -> bool:
         return True
     start, sync, length = _transport_packets(file)
     is_listed = False
-    while length and sync <= contents.packets[0].place + length:
+    while length and sync <= contents.packets[0].offset + length:
         file.seek(sync)
         head = file.read(4)
         number = int.from_bytes(head[1:3], 'big') & 0x1FFF
@@ -179,8 +179,8 @@ def begins_whole(contents: Contents, file: BinaryIO) -> bool:
 def _asf_is_whole(file: BinaryIO, size: int) -> bool:
     """Compare the size of a WMV file with that in its header, which is 0 in a live stream."""
     head = file.read(_ASF_HEADER_BYTES)
-    place = head.find(_ASF_PROPERTIES) + 40
-    return place < 40 or size >= int.from_bytes(head[place : place + 8], 'little')
+    offset = head.find(_ASF_PROPERTIES) + 40
+    return offset < 40 or size >= int.from_bytes(head[offset : offset + 8], 'little')
 
 
 _ASF_PROPERTIES: Final = bytes.fromhex('a1dcab8c47a9cf118ee400c00c205365')

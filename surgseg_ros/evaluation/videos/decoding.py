@@ -121,17 +121,17 @@ def are_whole(data: bytes, length_size: int) -> bool:
     """
     if not length_size:
         return _NEVER_BETWEEN_STARTS.search(data.rstrip(b'\0')) is None
-    place = 0
-    while place < len(data):
-        start = place + length_size
-        end = start + int.from_bytes(data[place:start], 'big')
+    offset = 0
+    while offset < len(data):
+        start = offset + length_size
+        end = start + int.from_bytes(data[offset:start], 'big')
         if start > len(data) or end > len(data):
             return False
         unit = data[start:end].rstrip(b'\0')
         # The last byte is never 0; up to three zeros may remain from a start code.
         if end - start - len(unit) > _MAX_ZEROS or _NEVER.search(unit):
             return False
-        place = end
+        offset = end
     return True
 
 
@@ -279,7 +279,7 @@ class _Run:
         self._came: dict[int, _Output] = {}
         self._count = 0
         self._latest: deque[int] = deque(maxlen=2 * _HELD)
-        self._place: int | None = None  # of the last output, if the order determines it
+        self._order: int | None = None  # of the last output, if the order determines it
         self._is_broken = True
         self._leads: int | None = None  # the order of the frame by which a gap was located
         self._found: dict[int, av.VideoFrame | str] = {}
@@ -311,7 +311,7 @@ class _Run:
         number, self._fed = self._fed, self._fed + 1
         self._is_done = packet is None
         if number in self._numbering.lost_before:
-            self._place = None
+            self._order = None
         error = None if packet is None else self._source.error_of(number, packet)
         try:
             for picture in self._codec.decode(packet):
@@ -320,7 +320,7 @@ class _Run:
             error = error or _DAMAGED
         if error is not None:
             self._errors[number] = error
-            self._place = None
+            self._order = None
 
     def _take(self, picture: av.VideoFrame) -> None:
         number = picture.pts
@@ -330,11 +330,11 @@ class _Run:
             frame = self._numbering.frames[number]
         else:
             if picture.key_frame:
-                self._place = number + sum(other > number for other in self._latest)
-            elif self._place is not None:
-                self._place += 1
-            known = self._place is not None and self._place < len(self._numbering.frames)
-            frame = self._numbering.frames[self._place] if known else None  # type: ignore[index]
+                self._order = number + sum(other > number for other in self._latest)
+            elif self._order is not None:
+                self._order += 1
+            known = self._order is not None and self._order < len(self._numbering.frames)
+            frame = self._numbering.frames[self._order] if known else None  # type: ignore[index]
         self._latest.append(number)
         self._count += 1
         if number >= self._judged:
@@ -354,7 +354,7 @@ class _Run:
             frame = came.frame if came else self._numbering.frames[self._judged]
             if self._numbering.by_output:
                 if came is None:
-                    frame = self._place = None
+                    frame = self._order = None
                     self._found.update(dict.fromkeys(self._uncertain, _REFERS))
                     self._uncertain.clear()
                 elif came.picture.key_frame:

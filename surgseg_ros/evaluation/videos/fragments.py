@@ -41,7 +41,7 @@ class _Box(NamedTuple):
     """A box of the file: its name, and the positions of its start, its content and its end."""
 
     name: bytes
-    place: int
+    offset: int
     body: int
     end: int
 
@@ -88,28 +88,28 @@ class _Walk:
         self._frame = 0.0  # mean duration of a frame in the previous part; 0 without one
         self._unclaimed = 0  # bytes of data without a sample
         self._is_damaged = self._is_misnumbered = self._skips_numbers = False
-        self._places: list[int] = []
+        self._starts: list[int] = []
         self._lost_before: list[int] = []
         self._index: tuple[int, int, int] | None = None
 
     def follow(self, boxes: list[_Box]) -> Fragments:
         """Read the boxes, and check how they refer to each other."""
-        promised = 0
+        declared = 0
         for box in boxes:
             self._is_damaged |= box.end > self._size or not _NAME.fullmatch(box.name)
             if box.name == b'moof':
                 self._read_fragment(box)
-            elif box.name == b'mdat' and self._places:
+            elif box.name == b'mdat' and self._starts:
                 self._unclaimed += box.end - box.body
             elif box.name == b'mfra':
                 self._index = _index_of(_content(self._file, box), self._track)
             elif box.name == b'sidx':
-                promised = max(promised, box.end + _bytes_behind(_content(self._file, box)))
+                declared = max(declared, box.end + _bytes_behind(_content(self._file, box)))
         is_cut = (
             self._is_damaged
             or self._unclaimed > 0
             or (self._is_misnumbered and not self._skips_numbers)
-            or (promised > self._size and not self._lost_before)
+            or (declared > self._size and not self._lost_before)
             or self._index_continues()
         )
         return Fragments(tuple(self._lost_before), is_cut)
@@ -117,28 +117,28 @@ class _Walk:
     def _read_fragment(self, box: _Box) -> None:
         self._is_damaged |= self._unclaimed != 0
         self._unclaimed = 0
-        self._places.append(box.place)
+        self._starts.append(box.offset)
         try:
             number, parts = _read_moof(_content(self._file, box), self._defaults)
         except _UNREADABLE:
             self._is_damaged = True
             return
-        is_first = len(self._places) == 1
+        is_first = len(self._starts) == 1
         self._is_misnumbered |= number > 1 if is_first else number != self._number + 1
         self._number = number
         self._unclaimed = -sum(part.size for part in parts)
         for part in parts:
             if part.track == self._track and part.frames:
-                self._join(part, box.place)
+                self._join(part, box.offset)
 
-    def _join(self, part: _Part, place: int) -> None:
+    def _join(self, part: _Part, offset: int) -> None:
         """Compare a part of the video with the previous one."""
         frame = part.length / part.frames
         near = min(frame, self._frame or frame) / 10
         known = part.start is not None and self._end is not None
         follows = known and abs((part.start or 0) - (self._end or 0)) <= near
         if (self._is_damaged or self._is_misnumbered) and not follows:
-            self._lost_before.append(place)
+            self._lost_before.append(offset)
         self._skips_numbers |= self._is_misnumbered
         self._is_damaged = self._is_misnumbered = False
         self._frame = frame
@@ -147,28 +147,28 @@ class _Walk:
 
     def _index_continues(self) -> bool:
         """Return whether the index at the end of the file lists a later fragment of the video."""
-        if self._index is None or not self._places or self._end is None:
+        if self._index is None or not self._starts or self._end is None:
             return False
         first, last, time = self._index
-        return first in self._places and last > self._places[-1] and time >= self._end
+        return first in self._starts and last > self._starts[-1] and time >= self._end
 
 
 def _boxes_of(file: BinaryIO) -> Iterator[_Box]:
     """Find the top-level boxes; one without a size has an empty name, and is the last."""
     size = file.seek(0, 2)
-    place = 0
-    while place < size:
-        file.seek(place)
+    offset = 0
+    while offset < size:
+        file.seek(offset)
         head = file.read(16)
-        length, body = int.from_bytes(head[:4], 'big'), place + 8
+        length, body = int.from_bytes(head[:4], 'big'), offset + 8
         if length == 1:
-            length, body = int.from_bytes(head[8:16], 'big'), place + 16
-        end = size if length == 0 else place + length
+            length, body = int.from_bytes(head[8:16], 'big'), offset + 16
+        end = size if length == 0 else offset + length
         if end < body:
-            yield _Box(b'', place, body, size)
+            yield _Box(b'', offset, body, size)
             return
-        yield _Box(head[4:8], place, body, end)
-        place = end
+        yield _Box(head[4:8], offset, body, end)
+        offset = end
 
 
 def _content(file: BinaryIO, box: _Box) -> bytes:
@@ -183,16 +183,16 @@ def _inner(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
     :raises ValueError: if they do not fill the box.
     """
-    place = 0
-    while place < len(data):
-        length, name = struct.unpack_from('>I4s', data, place)
+    offset = 0
+    while offset < len(data):
+        length, name = struct.unpack_from('>I4s', data, offset)
         head = 8
         if length == 1:
-            (length,), head = struct.unpack_from('>Q', data, place + 8), 16
-        if length < head or place + length > len(data):
+            (length,), head = struct.unpack_from('>Q', data, offset + 8), 16
+        if length < head or offset + length > len(data):
             raise ValueError(f'a box of {length} bytes')
-        yield name, data[place + head : place + length]
-        place += length
+        yield name, data[offset + head : offset + length]
+        offset += length
 
 
 def _only(data: bytes, *path: bytes) -> bytes:
@@ -239,12 +239,12 @@ def _read_moof(data: bytes, defaults: dict[int, _Defaults]) -> tuple[int, list[_
 def _read_traf(data: bytes, defaults: dict[int, _Defaults]) -> _Part:
     head = _only(data, b'tfhd')
     flags, track = struct.unpack_from('>II', head)
-    place = 8 + 8 * (flags & 1) + 4 * (flags >> 1 & 1)
+    offset = 8 + 8 * (flags & 1) + 4 * (flags >> 1 & 1)
     given = list(defaults.get(track, _Defaults(0, 0)))
     for number, bit in enumerate((0x8, 0x10)):
         if flags & bit:
-            (given[number],) = struct.unpack_from('>I', head, place)
-            place += 4
+            (given[number],) = struct.unpack_from('>I', head, offset)
+            offset += 4
     start, length, count, size = None, 0, 0, 0
     for name, content in _inner(data):
         if name == b'tfdt':
@@ -259,13 +259,13 @@ def _read_trun(data: bytes, defaults: _Defaults) -> tuple[int, int, int]:
     """Sum up the durations of samples, their number and sizes."""
     flags, count = struct.unpack_from('>II', data)
     columns = [bit for bit in (0x100, 0x200, 0x400, 0x800) if flags & bit]
-    place = 8 + 4 * (flags & 1) + 4 * (flags >> 2 & 1)
-    end = place + 4 * len(columns) * count
+    offset = 8 + 4 * (flags & 1) + 4 * (flags >> 2 & 1)
+    end = offset + 4 * len(columns) * count
     if end > len(data):
         raise ValueError(f'{count} samples in {len(data)} bytes')
     sums: dict[int, int] = {}
-    if end > place:
-        table = np.frombuffer(data[place:end], '>u4').reshape(count, len(columns))
+    if end > offset:
+        table = np.frombuffer(data[offset:end], '>u4').reshape(count, len(columns))
         sums = dict(zip(columns, table.sum(axis=0, dtype=np.uint64).tolist()))
     length, size = count * defaults.duration, count * defaults.size
     return sums.get(0x100, length), count, sums.get(0x200, size)
@@ -293,12 +293,12 @@ def _index_of(data: bytes, track: int) -> tuple[int, int, int] | None:
 def _bytes_behind(data: bytes) -> int:
     """Return the number of bytes after a segment index that it describes."""
     try:
-        place = 20 if data[0] == 0 else 28
+        offset = 20 if data[0] == 0 else 28
         (first,) = struct.unpack_from(
-            '>I' if data[0] == 0 else '>Q', data, place - (4, 8)[data[0] > 0]
+            '>I' if data[0] == 0 else '>Q', data, offset - (4, 8)[data[0] > 0]
         )
-        (count,) = struct.unpack_from('>H', data, place + 2)
-        sizes = struct.unpack_from('>' + 'I8x' * count, data, place + 4)
+        (count,) = struct.unpack_from('>H', data, offset + 2)
+        sizes = struct.unpack_from('>' + 'I8x' * count, data, offset + 4)
     except _UNREADABLE:
         return 0
     return int(first + sum(size & 0x7FFFFFFF for size in sizes))

@@ -14,11 +14,7 @@ from itertools import pairwise
 from statistics import median
 from typing import BinaryIO, Final
 
-from surgseg_ros.evaluation.videos.containers import (
-    are_connected,
-    begins_whole,
-    is_whole,
-)
+from surgseg_ros.evaluation.videos.containers import are_connected, begins_whole, is_whole
 from surgseg_ros.evaluation.videos.fragments import find_lost_fragments
 from surgseg_ros.evaluation.videos.packets import Contents, Gap, Numbering, Packet
 
@@ -68,7 +64,7 @@ class _Avi:
     def __init__(self, contents: Contents, connected: Callable[[int, int], bool]) -> None:
         self._contents = contents
         self._connected = connected
-        self._slots = {entry.place: entry.dts for entry in contents.entries}
+        self._slots = {entry.offset: entry.dts for entry in contents.entries}
         if not self._index_agrees():
             self._slots = {}
 
@@ -78,7 +74,7 @@ class _Avi:
         frames, end_why = self._slots_of_packets()
         known = [frame for frame in frames if frame is not None]
         taken = {*known, *self._slots.values()}
-        count = max(contents.promised, max(taken, default=-1) + 1)
+        count = max(contents.declared, max(taken, default=-1) + 1)
         gaps, repeats = self._fill(set(known), taken, count, end_why)
         lost = [
             n
@@ -103,7 +99,7 @@ class _Avi:
         frames: list[int | None] = []
         before: Packet | None = None
         for packet in packets:
-            slot = self._slots.get(packet.place - _CHUNK_HEAD)
+            slot = self._slots.get(packet.offset - _CHUNK_HEAD)
             if slot is None:
                 if not self._follows(before, packet):
                     rest: list[int | None] = [None] * (len(packets) - len(frames))
@@ -114,7 +110,7 @@ class _Avi:
                 slot = _next_slot(frames, before, packet)
             frames.append(slot)
             before = packet
-        lacks_some = (frames[-1] or 0) + 1 < self._contents.promised
+        lacks_some = (frames[-1] or 0) + 1 < self._contents.declared
         if lacks_some and not self._slots and self._continues_after(packets[-1]):
             # In a truncated file, the last frames would be missing. Here, the missing ones are
             # unknown.
@@ -140,7 +136,7 @@ class _Avi:
             gaps.append(Gap(last + 1, count - 1 if count > last + 1 else None, end_why))
         elif last + 1 < count:
             gaps.append(Gap(last + 1, count - 1, _ends_early(count)))
-        elif not self._contents.promised and not self._is_complete():
+        elif not self._contents.declared and not self._is_complete():
             gaps.append(Gap(count, None, 'the file ends in the middle of an element'))
         return _joined(gaps), repeats
 
@@ -152,7 +148,7 @@ class _Avi:
             if not self._follows(before, packet):
                 indexed = None
             before, dts = packet, packet.dts or 0
-            slot = self._slots.get(packet.place - _CHUNK_HEAD)
+            slot = self._slots.get(packet.offset - _CHUNK_HEAD)
             if slot is None:
                 continue
             if indexed is not None and slot - indexed[0] != dts - indexed[1]:
@@ -162,7 +158,7 @@ class _Avi:
 
     def _follows(self, before: Packet | None, packet: Packet) -> bool:
         start = 0 if before is None else _end(before)
-        return self._connected(start, packet.place - _CHUNK_HEAD)
+        return self._connected(start, packet.offset - _CHUNK_HEAD)
 
     def _continues_after(self, packet: Packet) -> bool:
         return _end(packet) < self._contents.path.stat().st_size and self._is_complete()
@@ -173,7 +169,7 @@ class _Avi:
 
 
 def _end(packet: Packet) -> int:
-    return packet.place + packet.size + packet.size % 2
+    return packet.offset + packet.size + packet.size % 2
 
 
 def _next_slot(frames: Sequence[int | None], before: Packet | None, packet: Packet) -> int:
@@ -213,11 +209,11 @@ class _Timed:
 
     def number(self) -> Numbering:
         """Create the numbering; see number_frames."""
-        places = list(range(len(self._order)))
-        rate, slots = self._grid or (None, places)
+        indices = list(range(len(self._order)))
+        rate, slots = self._grid or (None, indices)
         breaks = self._breaks()
-        if rate is not None and slots != places and not self._explained(slots, breaks):
-            rate, slots = None, places
+        if rate is not None and slots != indices and not self._explained(slots, breaks):
+            rate, slots = None, indices
         known = len(slots)
         if uncertain := [n for n in breaks if rate is None or self._is_uncertain(slots, n)]:
             known = self._certain(uncertain[0])
@@ -269,8 +265,8 @@ class _Timed:
         """Find the dts of frames that are only in the index of an MP4 file."""
         if self._contents.format != 'mov':
             return []
-        places = {packet.place for packet in self._contents.packets}
-        return [entry.dts for entry in self._contents.entries if entry.place not in places]
+        offsets = {packet.offset for packet in self._contents.packets}
+        return [entry.dts for entry in self._contents.entries if entry.offset not in offsets]
 
     def _breaks(self) -> list[int]:
         """
@@ -283,19 +279,19 @@ class _Timed:
         if self._contents.format in ('matroska', 'flv'):
             ends = [self._first_element, *map(self._element_end, packets)]
             uncertain = range(1 if self._begins_at_zero() else 0, 1 if whole else len(packets))
-            return [n for n in uncertain if not self._connected(ends[n], packets[n].place)]
+            return [n for n in uncertain if not self._connected(ends[n], packets[n].offset)]
         end = [len(packets)] if self._undelivered else []
         if self._fragments:
-            find = partial(bisect_left, [packet.place for packet in packets])
+            find = partial(bisect_left, [packet.offset for packet in packets])
             return [n for n in map(find, self._fragments.lost_before) if n < len(packets)] + end
         if end:
             return end
-        if self._contents.format == 'mov' and (self._contents.promised or self._is_complete()):
+        if self._contents.format == 'mov' and (self._contents.declared or self._is_complete()):
             return []
         # Other formats do not show it: a gap in the grid is considered a loss.
         slots = self._grid[1] if self._grid else []
         start = [] if self._begins_whole() else [0]
-        return start + sorted(self._order[place] for place in _jumps(slots))
+        return start + sorted(self._order[position] for position in _jumps(slots))
 
     def _begins_whole(self) -> bool:
         """
@@ -317,12 +313,12 @@ class _Timed:
     def _explained(self, slots: Sequence[int], breaks: Sequence[int]) -> bool:
         """Return whether something is lost near each gap in the grid."""
         # In a truncated file, frames that are later in the file are lost, too.
-        places = [*breaks, *([len(self._contents.packets)] if self._is_cut else [])]
-        return all(self._is_near(place, places) for place in _jumps(slots))
+        lost = [*breaks, *([len(self._contents.packets)] if self._is_cut else [])]
+        return all(self._is_near(position, lost) for position in _jumps(slots))
 
-    def _is_near(self, place: int, breaks: Sequence[int]) -> bool:
+    def _is_near(self, position: int, breaks: Sequence[int]) -> bool:
         """Return whether something is lost near a position in the order of display."""
-        sides = self._order[place - 1], self._order[place]
+        sides = self._order[position - 1], self._order[position]
         low, high = min(sides) - self._reordered, max(sides) + self._reordered
         return any(low < number <= high for number in breaks)
 
@@ -330,7 +326,7 @@ class _Timed:
         """Return whether the number of lost frames is unknown, since no time stamp shows it."""
         if lost == 0 or self._fragments is None or lost == len(self._contents.packets):
             return lost == 0
-        return not any(self._is_near(place, [lost]) for place in _jumps(slots))
+        return not any(self._is_near(position, [lost]) for position in _jumps(slots))
 
     def _certain(self, lost: int) -> int:
         """Count the frames that are shown before all frames after the position of a loss."""
@@ -351,21 +347,21 @@ class _Timed:
         is_cut = self._is_cut or not is_whole(self._contents, self._file)
         if not is_cut and self._contents.format != 'flv':
             return None
-        if self._contents.format == 'mov' and self._contents.promised and not self._fragments:
+        if self._contents.format == 'mov' and self._contents.declared and not self._fragments:
             return None  # all frames of its index exist
-        promised_s = self._contents.duration_s
-        if promised_s is not None and self._contents.format == 'flv':  # counted from time 0
-            promised_s -= self._pts[0] * self._contents.time_base
-        if rate is not None and promised_s is not None and round(promised_s * rate) > count:
-            total = round(promised_s * rate)
+        declared_s = self._contents.duration_s
+        if declared_s is not None and self._contents.format == 'flv':  # counted from time 0
+            declared_s -= self._pts[0] * self._contents.time_base
+        if rate is not None and declared_s is not None and round(declared_s * rate) > count:
+            total = round(declared_s * rate)
             return Gap(count, total - 1, _ends_early(total))
         return Gap(count, None, 'the file is cut off, or damaged, there') if is_cut else None
 
     def _is_complete(self) -> bool:
-        last = max(self._contents.packets, key=lambda packet: packet.place)
+        last = max(self._contents.packets, key=lambda packet: packet.offset)
         end = self._contents.path.stat().st_size
         if self._fragments:
-            known = all(place <= last.place for place in self._fragments.lost_before)
+            known = all(position <= last.offset for position in self._fragments.lost_before)
             return known and not self._fragments.is_cut and not self._undelivered
         return self._connected(
             0 if self._contents.format == 'mov' else self._element_end(last), end
@@ -373,21 +369,21 @@ class _Timed:
 
     def _element_end(self, packet: Packet) -> int:
         """Return a position after a frame at which an element starts; in FLV, its own tag's."""
-        return packet.place if self._contents.format == 'flv' else _block_end(packet)
+        return packet.offset if self._contents.format == 'flv' else _block_end(packet)
 
 
 def _block_end(packet: Packet) -> int:
     """Return the end of a Matroska block; FFmpeg's position is that of its track number."""
-    return packet.place + _BLOCK_HEAD + packet.size
+    return packet.offset + _BLOCK_HEAD + packet.size
 
 
 def _jumps(slots: Sequence[int]) -> list[int]:
     """Return the positions after gaps in the grid."""
-    return [place for place, (a, b) in enumerate(pairwise(slots), 1) if b > a + 1]
+    return [position for position, (a, b) in enumerate(pairwise(slots), 1) if b > a + 1]
 
 
 def _ends_early(count: int) -> str:
-    return f'the header promises {count} frames, and the file ends before: it may be cut off'
+    return f'the header declares {count} frames, and the file ends before: it may be cut off'
 
 
 def _joined(gaps: Sequence[Gap]) -> list[Gap]:

@@ -55,7 +55,7 @@ class Packet(NamedTuple):
 
     :param pts: presentation time, in the stream's time base.
     :param dts: decoding time, in the stream's time base.
-    :param place: position of its first byte in the file; -1 if the format does not give it.
+    :param offset: position of its first byte in the file; -1 if the format does not give it.
     :param size: size in bytes.
     :param is_key: whether decoding can start here, according to the file.
     :param is_shown: whether it is a frame of the video, and not removed by an edit list.
@@ -64,7 +64,7 @@ class Packet(NamedTuple):
 
     pts: int | None
     dts: int | None
-    place: int
+    offset: int
     size: int
     is_key: bool
     is_shown: bool
@@ -74,7 +74,7 @@ class Packet(NamedTuple):
 class Entry(NamedTuple):
     """A frame in the file's own index; see Packet for the fields."""
 
-    place: int
+    offset: int
     dts: int
 
 
@@ -90,7 +90,7 @@ class Contents:
     :param entries: the index of the file.
     :param time_base: seconds for a unit of pts and dts.
     :param rates: frames per second, as the stream states them in several places.
-    :param promised: number of frames according to the header; 0 if it has none.
+    :param declared: number of frames according to the header; 0 if it has none.
     :param duration_s: duration of the video stream, according to the header; None if unknown.
     :param size: (width, height) in pixels.
     :param streams: streams of the file.
@@ -104,7 +104,7 @@ class Contents:
     entries: tuple[Entry, ...]
     time_base: Fraction
     rates: tuple[Fraction, ...]
-    promised: int
+    declared: int
     duration_s: Fraction | None
     size: tuple[int, int]
     streams: Streams
@@ -166,10 +166,10 @@ class Numbering:
         :param frame: its number.
         :return: a sentence without a full stop; None if no problem is known.
         """
-        place = bisect_right(self.gaps, frame, key=lambda gap: gap.first) - 1
-        if place < 0:
+        index = bisect_right(self.gaps, frame, key=lambda gap: gap.first) - 1
+        if index < 0:
             return None
-        gap = self.gaps[place]
+        gap = self.gaps[index]
         return gap.why if gap.last is None or frame <= gap.last else None
 
 
@@ -313,7 +313,7 @@ def demux(path: Path) -> Contents:
             entries=_avi_index(path) if name == 'avi' else _entries(stream),
             time_base=Fraction(stream.time_base or 1),
             rates=_rates(stream),
-            promised=stream.frames,
+            declared=stream.frames,
             duration_s=_duration_s(container, stream),
             size=(codec.width, codec.height),
             streams=Streams(stream.index, len(container.streams), stream.id),

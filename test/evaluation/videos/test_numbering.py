@@ -128,7 +128,7 @@ def test_missing_frames_of_a_truncated_video_are_reported(tmp_path, name, codec,
     data_errors = assert_true(path)
     assert data_errors[-1] == COUNT - 1
     assert 0 < len(data_errors) < COUNT
-    assert f'the header promises {COUNT} frames' in open_video(path).data_errors[-1]
+    assert f'the header declares {COUNT} frames' in open_video(path).data_errors[-1]
 
 
 def test_a_truncated_fragmented_video_is_reported(tmp_path):
