@@ -131,9 +131,9 @@ def _measure(
         ),
         lambda: evaluate_bag().ms_per_frame,
     ]
-    order = [(number + place) % len(acts) for place in range(len(acts))]
-    found = {place: acts[place]() for place in order}
-    return Round(*(found[place] for place in range(len(acts))))
+    order = [(number + index) % len(acts) for index in range(len(acts))]
+    found = {index: acts[index]() for index in order}
+    return Round(*(found[index] for index in range(len(acts))))
 
 
 @torch.inference_mode()

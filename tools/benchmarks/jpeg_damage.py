@@ -42,7 +42,7 @@ Damage = Callable[[bytes, bytes, np.random.Generator], bytes]
 """Function from a file, that of the previous frame, and a random generator to a damaged file."""
 
 
-def _place(data: bytes, chance: np.random.Generator, room: int = 0) -> int:
+def _offset(data: bytes, chance: np.random.Generator, room: int = 0) -> int:
     """Choose a position in the coded data."""
     start = data.find(b'\xff\xda') + 14
     return int(chance.integers(start, max(start + 1, len(data) - 2 - room)))
@@ -50,7 +50,7 @@ def _place(data: bytes, chance: np.random.Generator, room: int = 0) -> int:
 
 def _lost(number: int) -> Damage:
     def damage(data: bytes, _: bytes, chance: np.random.Generator) -> bytes:
-        a = _place(data, chance, number)
+        a = _offset(data, chance, number)
         return data[:a] + data[a + number :]
 
     return damage
@@ -58,7 +58,7 @@ def _lost(number: int) -> Damage:
 
 def _overwritten(number: int, by: Callable[[np.random.Generator], bytes]) -> Damage:
     def damage(data: bytes, _: bytes, chance: np.random.Generator) -> bytes:
-        a = _place(data, chance, number)
+        a = _offset(data, chance, number)
         return data[:a] + by(chance) + data[a + number :]
 
     return damage
@@ -66,40 +66,40 @@ def _overwritten(number: int, by: Callable[[np.random.Generator], bytes]) -> Dam
 
 def _stale(number: int) -> Damage:
     def damage(data: bytes, before: bytes, chance: np.random.Generator) -> bytes:
-        a = _place(data, chance, number)
+        a = _offset(data, chance, number)
         return data[:a] + before[a : a + number] + data[a + number :]
 
     return damage
 
 
 def _old_rest(data: bytes, before: bytes, chance: np.random.Generator) -> bytes:
-    a = _place(data, chance, 2)
+    a = _offset(data, chance, 2)
     return data[:a] + (before + bytes(len(data)))[a:]
 
 
 def _flipped(data: bytes, _: bytes, chance: np.random.Generator) -> bytes:
-    a = _place(data, chance)
+    a = _offset(data, chance)
     return data[:a] + bytes([data[a] ^ int(chance.integers(1, 256))]) + data[a + 1 :]
 
 
 def _halves_swapped(data: bytes, _: bytes, chance: np.random.Generator) -> bytes:
-    start, a = data.find(b'\xff\xda') + 14, _place(data, chance, 2)
+    start, a = data.find(b'\xff\xda') + 14, _offset(data, chance, 2)
     return data[:start] + data[a:-2] + data[start:a] + data[-2:]
 
 
 def _intervals(number: int, times: int) -> Damage:
     def damage(data: bytes, _: bytes, chance: np.random.Generator) -> bytes:
-        places = [match.start() for match in re.finditer(rb'\xff[\xd0-\xd7]', data)]
-        first = int(chance.integers(0, len(places) - number))
-        start, end = places[first], places[first + number]
+        offsets = [match.start() for match in re.finditer(rb'\xff[\xd0-\xd7]', data)]
+        first = int(chance.integers(0, len(offsets) - number))
+        start, end = offsets[first], offsets[first + number]
         return data[:start] + data[start:end] * times + data[end:]
 
     return damage
 
 
 def _last_scans_lost(data: bytes, _: bytes, chance: np.random.Generator) -> bytes:
-    places = [match.start() for match in re.finditer(rb'\xff\xda', data)]
-    return data[: places[int(chance.integers(1, len(places)))]] + _EOI
+    offsets = [match.start() for match in re.finditer(rb'\xff\xda', data)]
+    return data[: offsets[int(chance.integers(1, len(offsets)))]] + _EOI
 
 
 _read: Final = functools.lru_cache(64)(read_image_file)
@@ -115,11 +115,11 @@ DAMAGES: Final[dict[str, tuple[Damage, dict[int, int]]]] = {
     **{f'{n} bytes of the frame before': (_stale(n), _PLAIN) for n in (188, 1500)},
     'rest of the frame before': (_old_rest, _PLAIN),
     'end of the frame before, 200 bytes': (
-        lambda data, before, chance: data[: _place(data, chance, 300)] + before[-200:],
+        lambda data, before, chance: data[: _offset(data, chance, 300)] + before[-200:],
         _PLAIN,
     ),
     'end marker too soon': (
-        lambda data, _, chance: data[: _place(data, chance, 8)] + _EOI,
+        lambda data, _, chance: data[: _offset(data, chance, 8)] + _EOI,
         _PLAIN,
     ),
     'halves swapped': (_halves_swapped, _PLAIN),
@@ -169,12 +169,12 @@ def _try(
 ) -> float | None:
     """Damage a file; return the wrong share of its image, or None if it is rejected."""
     paths = videos[int(chance.integers(len(videos)))]
-    place = int(chance.integers(1, len(paths)))
+    index = int(chance.integers(1, len(paths)))
     size = SIZES[int(chance.integers(len(SIZES)))]
     noise, quality = int(chance.choice(NOISES)), int(chance.choice(QUALITIES))
     before, data = (
         _encoded(_read(path), size, noise, {cv2.IMWRITE_JPEG_QUALITY: quality, **settings})
-        for path in paths[place - 1 : place + 1]
+        for path in paths[index - 1 : index + 1]
     )
     damaged = damage(data, before, chance)
     try:

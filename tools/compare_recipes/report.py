@@ -129,22 +129,22 @@ def tables(summary: Mapping[str, Any]) -> str:
     classes = []
     for metric, title in _TITLES.items():
         classes.append([f'**{title}**', *[''] * (1 + len(heads))])
-        for place, label in enumerate(SCORED):
-            floor = summary['class_floor'][place] if metric == 'class_mIoU' else 0.0
-            row = [CLASS_NAMES[label], _number(floor), *_cells(summary, metric, place)]
+        for index, label in enumerate(SCORED):
+            floor = summary['class_floor'][index] if metric == 'class_mIoU' else 0.0
+            row = [CLASS_NAMES[label], _number(floor), *_cells(summary, metric, index)]
             classes.append(row)
     return '\n\n'.join(
         (_table(['', 'floor', *heads], means), _table(['class', 'floor', *heads], classes))
     )
 
 
-def _cells(summary: Mapping[str, Any], metric: str, place: int | None = None) -> list[str]:
+def _cells(summary: Mapping[str, Any], metric: str, index: int | None = None) -> list[str]:
     cells = []
     for kind in KINDS:
         values = [summary[recipe][kind][metric] for recipe in CONFIGS]
         gain = summary['gain'][kind][metric]
-        if place is not None:
-            values, gain = [value[place] for value in values], gain[place]
+        if index is not None:
+            values, gain = [value[index] for value in values], gain[index]
         cells += [*map(_with_spread, values), '-' if gain is None else f'{gain:+.3f}']
     return cells
 

@@ -75,11 +75,11 @@ def parse(cdr: bytes, kind: str) -> Content:
     body = cdr[4:]
     seconds, nanoseconds, length = struct.unpack_from(f'{order}iII', body)
     frame_id = body[12 : 12 + length - 1]
-    place = -(-(12 + length) // 4) * 4
+    offset = -(-(12 + length) // 4) * 4
     if kind == 'compressed':
-        return Content((seconds, nanoseconds, frame_id), None, body[place:])
-    size = struct.unpack_from(f'{order}II', body, place)
-    return Content((seconds, nanoseconds, frame_id), size, body[place + 8 :])
+        return Content((seconds, nanoseconds, frame_id), None, body[offset:])
+    size = struct.unpack_from(f'{order}II', body, offset)
+    return Content((seconds, nanoseconds, frame_id), size, body[offset + 8 :])
 
 
 def file_size(data: bytes) -> tuple[int, int] | None:

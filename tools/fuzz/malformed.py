@@ -46,9 +46,9 @@ def _flip(chance: random.Random, cdr: bytearray) -> None:
 def _number(chance: random.Random, cdr: bytearray) -> None:
     """Write a problematic number at a position where a number may be."""
     if len(cdr) >= 8:
-        place = chance.randrange(0, min(len(cdr), 100) - 3, 4)
+        offset = chance.randrange(0, min(len(cdr), 100) - 3, 4)
         order = chance.choice('<>')
-        cdr[place : place + 4] = struct.pack(f'{order}I', chance.choice(_NUMBERS))
+        cdr[offset : offset + 4] = struct.pack(f'{order}I', chance.choice(_NUMBERS))
 
 
 def _cut(chance: random.Random, cdr: bytearray) -> None:
@@ -61,8 +61,8 @@ def _remove(chance: random.Random, cdr: bytearray) -> None:
 
 
 def _insert(chance: random.Random, cdr: bytearray) -> None:
-    place = chance.randrange(len(cdr) + 1)
-    cdr[place:place] = chance.randbytes(chance.randrange(1, 9))
+    offset = chance.randrange(len(cdr) + 1)
+    cdr[offset:offset] = chance.randbytes(chance.randrange(1, 9))
 
 
 def _double(chance: random.Random, cdr: bytearray) -> None:
@@ -120,34 +120,34 @@ def _not_utf8(chance: random.Random, cdr: bytearray) -> None:
 def _png_chunk(chance: random.Random, cdr: bytearray) -> None:
     """Change a chunk of a PNG file and correct its checksum, so that the decoder reads it."""
     start = cdr.find(_PNG)
-    places = list(_chunks(cdr, start + 8)) if start >= 0 else []
-    if not places:
+    chunks = list(_chunks(cdr, start + 8)) if start >= 0 else []
+    if not chunks:
         return
-    place, size = chance.choice(places)
+    offset, size = chance.choice(chunks)
     if size:
         for _ in range(chance.choice((1, 2, 8))):
-            cdr[place + 8 + chance.randrange(size)] = chance.choice((0, 1, 8, 16, 127, 255))
+            cdr[offset + 8 + chance.randrange(size)] = chance.choice((0, 1, 8, 16, 127, 255))
     if chance.random() < 0.1:
-        cdr[place + 4 : place + 8] = chance.choice((b'IDAT', b'PLTE', b'tRNS', b'acTL', b'fdAT'))
-    checksum = zlib.crc32(cdr[place + 4 : place + 8 + size])
-    cdr[place + 8 + size : place + 12 + size] = struct.pack('>I', checksum)
+        cdr[offset + 4 : offset + 8] = chance.choice((b'IDAT', b'PLTE', b'tRNS', b'acTL', b'fdAT'))
+    checksum = zlib.crc32(cdr[offset + 4 : offset + 8 + size])
+    cdr[offset + 8 + size : offset + 12 + size] = struct.pack('>I', checksum)
 
 
-def _chunks(cdr: bytearray, place: int) -> Iterator[tuple[int, int]]:
-    while place + 12 <= len(cdr):
-        (size,) = struct.unpack_from('>I', cdr, place)
-        if place + 12 + size > len(cdr):
+def _chunks(cdr: bytearray, offset: int) -> Iterator[tuple[int, int]]:
+    while offset + 12 <= len(cdr):
+        (size,) = struct.unpack_from('>I', cdr, offset)
+        if offset + 12 + size > len(cdr):
             return
-        yield place, size
-        place += 12 + size
+        yield offset, size
+        offset += 12 + size
 
 
 def _jpeg_segment(chance: random.Random, cdr: bytearray) -> None:
     """Change the bytes right after a marker of a JPEG file."""
     markers = [i for i in range(len(cdr) - 12) if cdr[i] == 0xFF and cdr[i + 1] >= 0xC0]
     if markers:
-        place = chance.choice(markers) + chance.randrange(1, 12)
-        cdr[place] = chance.choice((0, 1, 2, 16, 127, 128, 255, chance.randrange(256)))
+        offset = chance.choice(markers) + chance.randrange(1, 12)
+        cdr[offset] = chance.choice((0, 1, 2, 16, 127, 128, 255, chance.randrange(256)))
 
 
 FIELDS: Final[dict[str, tuple[Change, ...]]] = {

@@ -80,8 +80,8 @@ def sources(seed: int, count: int, size: Sequence[int]) -> Iterator[Source]:
     :param size: (height, width) in pixels.
     :return: two images of each scene, one field apart.
     """
-    for place in tqdm(range(count), 'scenes', leave=False):
-        scene = Scene(seed + place, (size[0], size[1]), 1 / _FIELD_S)
+    for index in tqdm(range(count), 'scenes', leave=False):
+        scene = Scene(seed + index, (size[0], size[1]), 1 / _FIELD_S)
         yield Source(scene.frame(20).image, scene.frame(21).image)
 
 

@@ -76,9 +76,9 @@ def draw_lighting(rng: Generator, view: View) -> Lighting:
     lamps = []
     for side in (-1, 1) if count == 2 else (1,):
         radius = rng.uniform(0.08, 0.25)
-        place = translation(side * offset[0], side * offset[1], 0.1)
+        pose = translation(side * offset[0], side * offset[1], 0.1)
         turns = rotation('x', rng.normal(0, 0.08)) @ rotation('y', rng.normal(0, 0.08))
-        lamps.append(Lamp(view.pose @ place @ turns, POWER_W / count, radius))
+        lamps.append(Lamp(view.pose @ pose @ turns, POWER_W / count, radius))
     red, green, blue = (float(level) for level in view.tissue.base * rng.uniform(0.7, 1.1, 3))
     strength = USUAL_DISTANCE_SQUARED / view.focus_cm**2 * rng.uniform(0.02, 0.2)
     return Lighting(focus, lens_radius, cone, tuple(lamps), (red, green, blue), strength)

@@ -228,8 +228,8 @@ def _shaft_pattern(rng: Generator) -> NDArray[np.float32]:
         size = float(rng.uniform(0.8, 2.2))
         ink = np.zeros(PATTERN_SIZE, np.uint8)
         for row in (height // 4, 3 * height // 4):
-            place = (int(rng.integers(50, 700)), row)
-            cv2.putText(ink, text, place, cv2.FONT_HERSHEY_DUPLEX, size, (255,), 3, cv2.LINE_AA)
+            origin = (int(rng.integers(50, 700)), row)
+            cv2.putText(ink, text, origin, cv2.FONT_HERSHEY_DUPLEX, size, (255,), 3, cv2.LINE_AA)
         pattern *= 1 + (ink / 255) * (float(rng.choice([-0.75, 2.0])))
     knots = rng.normal(0, 1, (height, 24)).astype(np.float32)
     streaks = cv2.resize(knots, (width, height), interpolation=cv2.INTER_CUBIC)

@@ -68,8 +68,8 @@ def draw_clip(rng: Generator, view: View) -> list[Part]:
         own = pose @ translation(-length / 2) @ turn @ shift
         plates = [bar]
         if rng.random() < 0.4:
-            places = np.linspace(-length * 0.4, length * 0.4, 8)
-            bars = (_bar(x, x + length * 0.03, width * 0.5) for x in places)
+            positions = np.linspace(-length * 0.4, length * 0.4, 8)
+            bars = (_bar(x, x + length * 0.03, width * 0.5) for x in positions)
             plates += [Plate(np.array(each), width * 0.52, 0.004) for each in bars]
         parts += [Part(plate, surface, CLAMPS, 30, placement=own) for plate in plates]
     return parts

@@ -145,14 +145,14 @@ def _draw_opening(rng: Generator) -> float:
 
 def _shaft(rng: Generator, surfaces: _Surfaces) -> list[Part]:
     """Make the tube, and up to three rings on it."""
-    places = (-_SHAFT_LENGTH, -12, -6, -3, -1, -0.02)
-    tube = lathe([*((x, 0.5) for x in places), (0, 0.49)], _FINE)
+    positions = (-_SHAFT_LENGTH, -12, -6, -3, -1, -0.02)
+    tube = lathe([*((x, 0.5) for x in positions), (0, 0.49)], _FINE)
     parts = [Part(tube, surfaces.shaft, SHAFT)]
-    place = float(rng.uniform(0.05, 1.2))
+    position = float(rng.uniform(0.05, 1.2))
     for _ in range(int(rng.integers(0, 4))):
         width = float(rng.uniform(0.015, 0.05))
-        parts.append(Part(_ring(-place - width, width, 0.504), surfaces.ring, SHAFT, 30))
-        place += float(rng.uniform(0.08, 0.5))
+        parts.append(Part(_ring(-position - width, width, 0.504), surfaces.ring, SHAFT, 30))
+        position += float(rng.uniform(0.08, 0.5))
     return parts
 
 
@@ -199,8 +199,8 @@ def _wrist(rng: Generator, kind: str, length: float, surfaces: _Surfaces) -> lis
         cap = disk('z', (length, 0, side * 0.33), float(rng.uniform(0.12, 0.2)), 0.03)
         parts.append(Part(cap, surfaces.pulley, WRIST, 30))
         if rng.random() < 0.6:
-            place = (length * 0.4, float(rng.uniform(-0.1, 0.1)), side * 0.33)
-            parts.append(Part(disk('z', place, 0.07, 0.02), surfaces.dark, WRIST, 30))
+            position = (length * 0.4, float(rng.uniform(-0.1, 0.1)), side * 0.33)
+            parts.append(Part(disk('z', position, 0.07, 0.02), surfaces.dark, WRIST, 30))
     return parts + _cables(rng, length, surfaces.cable)
 
 
@@ -247,8 +247,8 @@ def _cables(rng: Generator, length: float, cable: Surface) -> list[Part]:
                 *((length * 0.5, y * 1.3, z), (length, 0.2 * np.sign(y), z * 0.5)),
             ]
         )
-        places = np.linspace(0, 3, 14)
-        path = np.stack([np.interp(places, range(4), knots[:, axis]) for axis in range(3)], 1)
+        positions = np.linspace(0, 3, 14)
+        path = np.stack([np.interp(positions, range(4), knots[:, axis]) for axis in range(3)], 1)
         parts.append(Part(sweep(path, _CABLE_RADIUS, 8), cable, WRIST, 60))
     return parts
 

@@ -78,7 +78,7 @@ class Approach(NamedTuple):
     diameter_cm: float
 
 
-class _Placed(NamedTuple):
+class _Placement(NamedTuple):
     """A robotic instrument, and the frame between its jaws in coordinates of the tissue."""
 
     tool: RoboticTool
@@ -159,7 +159,7 @@ def place(view: View, tip: Vector, at: Vector, approach: Approach) -> Matrix:
     return pose
 
 
-def _robotic_tools(rng: Generator, view: View) -> Iterator[_Placed]:
+def _robotic_tools(rng: Generator, view: View) -> Iterator[_Placement]:
     """Place up to four instruments: the first two mostly from both sides, often tip to tip."""
     count = int(rng.choice(5, p=TOOL_COUNT_SHARES))
     first = rng.uniform(0, 2 * np.pi)
@@ -174,7 +174,7 @@ def _robotic_tools(rng: Generator, view: View) -> Iterator[_Placed]:
             bearing = first + index * rng.uniform(0.8, 3.5)
         else:
             bearing = rng.uniform(0, 2 * np.pi)
-        x, y = _draw_place(rng, bearing)
+        x, y = _draw_position(rng, bearing)
         if meeting is not None and rng.random() < 0.4:
             x, y = meeting[0] + rng.normal(0, 0.12), meeting[1] + rng.normal(0, 0.15)
         x, y = float(np.clip(x, -0.85, 0.85)), float(np.clip(y, -0.8, 0.8))
@@ -186,10 +186,10 @@ def _robotic_tools(rng: Generator, view: View) -> Iterator[_Placed]:
         is_usual = rng.random() < 0.85
         diameter = DIAMETER_CM * rng.uniform(0.92, 1.08) if is_usual else THIN_DIAMETER_CM
         approach = Approach(bearing, tilt, roll, diameter)
-        yield _Placed(tool, place(view, tool.tip, tip, approach))
+        yield _Placement(tool, place(view, tool.tip, tip, approach))
 
 
-def _draw_place(rng: Generator, bearing: float) -> tuple[float, float]:
+def _draw_position(rng: Generator, bearing: float) -> tuple[float, float]:
     """Draw where in the image a tip is: from near the border it comes from to past the middle."""
     toward = math.cos(bearing), math.sin(bearing)
     ranges = rng.uniform(-0.25, 0.35), rng.uniform(0.3, 0.75), rng.uniform(-0.6, -0.2)
@@ -202,12 +202,12 @@ def _draw_place(rng: Generator, bearing: float) -> tuple[float, float]:
 
 
 def _point(view: View, x: float, y: float, depth: float) -> Vector:
-    """Return a point above a place in the image; depth 1 is on the tissue, 0 at the camera."""
+    """Return a point above a position in the image; depth 1 is on the tissue, 0 at the camera."""
     distance = max(MIN_DISTANCE_CM, view.ground(x, y).distance_cm * depth)
     return np.asarray(view.pose[:3, 3] + distance * view.ray(x, y))
 
 
-def _sutures(rng: Generator, view: View, placed: list[_Placed]) -> Iterator[Part]:
+def _sutures(rng: Generator, view: View, placed: list[_Placement]) -> Iterator[Part]:
     """Put needles and threads into jaws and on the tissue, and lift tissue with other jaws."""
     tails = []
     for each in placed:

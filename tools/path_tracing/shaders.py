@@ -86,8 +86,8 @@ class Graph:
         :param stretch: factors of the frequency along x, y and z.
         :return: 0 to 1, mostly near 0.5.
         """
-        place = {'Location': (seed, seed * 1.7, seed * 0.3), 'Scale': stretch}
-        mapping = self.node('Mapping', {'Vector': self.coordinates(), **place})
+        mapped = {'Location': (seed, seed * 1.7, seed * 0.3), 'Scale': stretch}
+        mapping = self.node('Mapping', {'Vector': self.coordinates(), **mapped})
         settings = {'Scale': scale, 'Detail': detail, 'Roughness': roughness}
         return self.node('TexNoise', {'Vector': mapping.outputs[0], **settings}).outputs[0]
 
@@ -178,9 +178,9 @@ def _pattern_on(graph: Graph, pattern: NDArray[np.float32]) -> Socket:
     """Wrap an image of factors around a shaft."""
     pixels = np.ones((*pattern.shape, 4), np.float32)
     pixels[..., :3] = pattern[..., None]
-    place = graph.node('UVMap', {}).outputs[0]
+    uv = graph.node('UVMap', {}).outputs[0]
     scale = (1 / PATTERN_LENGTH, 1.0, 1.0)
-    mapping = graph.node('Mapping', {'Vector': place, 'Scale': scale})
+    mapping = graph.node('Mapping', {'Vector': uv, 'Scale': scale})
     return _texture(graph, _image(pixels), mapping.outputs[0]).outputs[0]
 
 
@@ -192,9 +192,9 @@ def _blood(graph: Graph, smear: Smear, seed: float) -> Socket:
         return smears
     inputs = {'Vector': graph.coordinates(), 'Scale': smear.drops_scale}
     cells = graph.node('TexVoronoi', inputs)
-    places = graph.ramp(graph.noise(1.2, 2, seed=seed + 3), 0.5, 0.62)
+    patches = graph.ramp(graph.noise(1.2, 2, seed=seed + 3), 0.5, 0.62)
     drops = graph.ramp(cells.outputs['Distance'], 0.28, 0.16)
-    return graph.math('MAXIMUM', graph.math('MULTIPLY', places, drops), smears)
+    return graph.math('MAXIMUM', graph.math('MULTIPLY', patches, drops), smears)
 
 
 def cloth_material(cloth: Cloth) -> Any:
@@ -262,8 +262,8 @@ def _image(pixels: NDArray[np.float32], *, is_colour: bool = False) -> Any:
     return image
 
 
-def _texture(graph: Graph, image: Any, place: Socket | None = None) -> Any:
-    return graph.node('TexImage', {} if place is None else {'Vector': place}, image=image)
+def _texture(graph: Graph, image: Any, vector: Socket | None = None) -> Any:
+    return graph.node('TexImage', {} if vector is None else {'Vector': vector}, image=image)
 
 
 def label_material() -> Any:

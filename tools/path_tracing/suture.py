@@ -101,9 +101,9 @@ def smooth_curve(points: Sequence[Vector] | Sequence[tuple[float, ...]], count: 
     """
     knots = np.asarray(points, float)
     last = len(knots) - 1
-    places = np.linspace(0, last - 0.0001, count)
-    start = places.astype(int)
-    t = (places - start)[:, None]
+    positions = np.linspace(0, last - 0.0001, count)
+    start = positions.astype(int)
+    t = (positions - start)[:, None]
     before, first, second, after = (
         knots[np.clip(start + offset, 0, last)] for offset in (-1, 0, 1, 2)
     )
@@ -176,12 +176,12 @@ def draw_knots(rng: Generator, view: View) -> list[Part]:
     surface, radius = _draw_dyed(rng), rng.uniform(0.015, 0.04)
     parts = []
     for _ in range(int(rng.integers(1, 4))):
-        place = view.ground_within(rng, 0.7)
-        normal = view.tissue.normal(place)
+        point = view.ground_within(rng, 0.7)
+        normal = view.tissue.normal(point)
         for _ in range(int(rng.integers(1, 4))):
             count = int(rng.integers(3, 7))
-            turns = [place + rng.normal(0, 0.08, 3) + normal * 0.06 for _ in range(count)]
-            end = place + rng.normal(0, 0.35, 3) + normal * rng.uniform(0.1, 0.5)
+            turns = [point + rng.normal(0, 0.08, 3) + normal * 0.06 for _ in range(count)]
+            end = point + rng.normal(0, 0.35, 3) + normal * rng.uniform(0.1, 0.5)
             path = smooth_curve([*turns, (turns[-1] + end) / 2 + normal * 0.1, end], 60)
             parts.append(Part(sweep(path, radius, 8), surface, THREAD, 180))
     return parts

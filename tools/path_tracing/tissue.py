@@ -144,8 +144,8 @@ class Tissue:
         :return: an open mesh; its UV is the position in the maps, 0 to 1.
         """
         even = np.linspace(-1, 1, _MESH_SIDE)
-        places = HALF_SIDE_CM * 0.98 * (0.45 * even + 0.55 * even**3)
-        x, y = np.meshgrid(places, places)
+        positions = HALF_SIDE_CM * 0.98 * (0.45 * even + 0.55 * even**3)
+        x, y = np.meshgrid(positions, positions)
         mesh = grid_mesh(x, y, self.height(x.ravel(), y.ravel()))
         return mesh._replace(uv=(mesh.vertices[:, :2] / HALF_SIDE_CM + 1) / 2)
 

@@ -40,7 +40,7 @@ class View:
 
     def ray(self, x: float, y: float) -> Vector:
         """
-        Compute the direction to a place in the image.
+        Compute the direction to a position in the image.
 
         :param x: -1 at the left border to 1 at the right one.
         :param y: -1 at the lower border to 1 at the upper one.
@@ -51,7 +51,7 @@ class View:
 
     def ground(self, x: float, y: float) -> Hit:
         """
-        Find the tissue at a place in the image.
+        Find the tissue at a position in the image.
 
         :param x: as for `ray`.
         :param y: as for `ray`.
@@ -72,7 +72,7 @@ class View:
 
     def rest(self, rng: Generator, lift_cm: float, spread: float) -> Matrix:
         """
-        Draw a place on the tissue for an object that rests on it.
+        Draw a pose on the tissue for an object that rests on it.
 
         :param rng: source of random numbers.
         :param lift_cm: height of the origin above the tissue.
