@@ -135,12 +135,12 @@ def without_index(path: Path) -> None:
 def with_empty_chunks(path: Path, numbers: Iterable[int]) -> None:
     """Empty chunks of an AVI file, by which a recorder repeats the previous frame."""
     content = path.read_bytes()
-    places = packets(path)
-    first = places[0][0] - 8
+    spans = packets(path)
+    first = spans[0][0] - 8
     list_start = content.rindex(b'movi', 0, first)
     body, index = b'', b''
-    for number, (place, size) in enumerate(places):
-        data = b'' if number in set(numbers) else content[place : place + size]
+    for number, (offset, size) in enumerate(spans):
+        data = b'' if number in set(numbers) else content[offset : offset + size]
         offset = first - list_start + len(body)
         index += b'00dc' + struct.pack('<III', 16 if data else 0, offset, len(data))
         body += b'00dc' + struct.pack('<I', len(data)) + data + b'\0' * (len(data) % 2)

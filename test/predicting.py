@@ -15,6 +15,6 @@ def predict(model, source, output, *more):
 
 def write_images(folder, *names):
     folder.mkdir(parents=True)
-    for place, name in enumerate(names):
-        image = np.random.default_rng(place).integers(0, 256, (50, 70, 3), np.uint8)
+    for index, name in enumerate(names):
+        image = np.random.default_rng(index).integers(0, 256, (50, 70, 3), np.uint8)
         cv2.imwrite(str(folder / name), image)

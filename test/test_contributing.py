@@ -16,8 +16,8 @@ PLACED: Final = sorted(set(re.findall(r'`([\w.]+)`(?: and `([\w.]+)`)? \(`([\w/.
 
 
 def located(path: str) -> Path | None:
-    places = (ROOT / folder / path for folder in ('', 'surgseg_ros', 'test'))
-    return next((place for place in places if place.exists()), None)
+    candidates = (ROOT / folder / path for folder in ('', 'surgseg_ros', 'test'))
+    return next((each for each in candidates if each.exists()), None)
 
 
 @pytest.mark.parametrize('path', PATHS)

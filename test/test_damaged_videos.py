@@ -82,8 +82,8 @@ def test_predict_reports_a_truncated_video_and_exits_with_1(tmp_path, model, cap
 @pytest.mark.parametrize(('name', 'codec'), [('x.avi', 'mjpeg'), ('x.mp4', 'h264')])
 def test_predict_omits_damaged_frames_of_a_video(tmp_path, model, capsys, name, codec):
     film = write_video(tmp_path / name, COUNT, codec)
-    place, size = packets(film)[14]
-    overwrite(film, place + size // 3, bytes(size // 2))
+    offset, size = packets(film)[14]
+    overwrite(film, offset + size // 3, bytes(size // 2))
     options = {'model': model, 'input': film, 'output': tmp_path / 'out', 'device': 'cpu'}
     assert run('predict', **options, every=1) == 1
     written, text = masks(tmp_path / 'out'), capsys.readouterr().err
@@ -96,8 +96,8 @@ def test_predict_omits_damaged_frames_of_a_video(tmp_path, model, capsys, name, 
 
 def test_predict_of_a_video_without_an_intact_frame_exits_with_2(tmp_path, model, capsys):
     film = write_video(tmp_path / 'x.avi', 3, 'mjpeg')
-    for place, size in packets(film):
-        overwrite(film, place + size // 2, bytes(size // 2))
+    for offset, size in packets(film):
+        overwrite(film, offset + size // 2, bytes(size // 2))
     options = {'model': model, 'input': film, 'output': tmp_path / 'out', 'device': 'cpu'}
     assert run('predict', **options) == 2
     assert 'frame 0 cannot be used' in capsys.readouterr().err

@@ -197,7 +197,7 @@ KEPT: list[int] = []
 
 
 @pytest.fixture
-def places(tmp_path: Path) -> Iterator[dict[str, Path]]:
+def paths(tmp_path: Path) -> Iterator[dict[str, Path]]:
     """Make the inputs of the verbs; of each kind, one file is a FIFO."""
     mask = np.zeros((64, 96), np.uint8)
     for video in ('video_01', 'video_02'):
@@ -221,13 +221,13 @@ def places(tmp_path: Path) -> Iterator[dict[str, Path]]:
 
 @pytest.mark.parametrize('name', INTERRUPTED)
 def test_an_interruption_prints_one_line_and_leaves_nothing(
-    name: str, places: dict[str, Path], start: Callable[..., Run], tmp_path: Path
+    name: str, paths: dict[str, Path], start: Callable[..., Run], tmp_path: Path
 ) -> None:
     if name == 'export':
         pytest.importorskip('nncf')
     if name == 'benchmark':
         pytest.importorskip('rclpy')
-    words = [word.format(**places) for word in INTERRUPTIONS[name].words]
+    words = [word.format(**paths) for word in INTERRUPTIONS[name].words]
     fifos = [path for path in tmp_path.rglob('*') if path.is_fifo()]
     run = start([sys.executable, '-m', 'surgseg_ros', name, *words])
     if begun := INTERRUPTIONS[name].begun:
@@ -240,24 +240,24 @@ def test_an_interruption_prints_one_line_and_leaves_nothing(
     assert not before or name in ('benchmark', 'evaluate_bag'), 'only these print progress'
     if name == 'train':
         assert '--resume' in run.lines()[0]
-        assert not list(places['out'].rglob('*partial*'))
+        assert not list(paths['out'].rglob('*partial*'))
     else:
-        assert not places['out'].exists()
+        assert not paths['out'].exists()
     left = {path.name for path in tmp_path.iterdir()}
     assert left <= {*map(str, ('data', 'masks', 'bag', 'json', 'model', 'out'))}
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_an_evaluation_in_several_processes_leaves_nothing(
-    number: int, places: dict[str, Path], start: Callable[..., Run]
+    number: int, paths: dict[str, Path], start: Callable[..., Run]
 ) -> None:
-    words = [word.format(**places) for word in INTERRUPTIONS['evaluate_bag'].words]
+    words = [word.format(**paths) for word in INTERRUPTIONS['evaluate_bag'].words]
     many = ('--threads', '8', '--runtime', 'torch')
     run = start([sys.executable, '-m', 'surgseg_ros', 'evaluate_bag', *words, *many])
     run.wait_for(lambda: 'frame/s' in run.output['stderr'] and len(run.others()) > 5)
     assert run.end(number, group=number == signal.SIGINT) == 128 + number
     assert run.lines()[-1].endswith(VERBS['evaluate_bag'].leftovers)
-    assert not places['out'].exists()
+    assert not paths['out'].exists()
 
 
 SCRIPT = """
@@ -337,9 +337,9 @@ def test_a_signal_that_is_ignored_stays_ignored(start: Callable[..., Run], tmp_p
 
 
 def test_workers_end_with_a_parent_that_is_killed(
-    places: dict[str, Path], start: Callable[..., Run]
+    paths: dict[str, Path], start: Callable[..., Run]
 ) -> None:
-    words = [word.format(**places) for word in INTERRUPTIONS['synthesize'].words]
+    words = [word.format(**paths) for word in INTERRUPTIONS['synthesize'].words]
     run = start([sys.executable, '-m', 'surgseg_ros', 'synthesize', *words])
-    run.wait_for(lambda: any(places['out'].parent.glob('.out.*/made/video_01/rgb/*.png')))
+    run.wait_for(lambda: any(paths['out'].parent.glob('.out.*/made/video_01/rgb/*.png')))
     assert run.end(signal.SIGKILL, group=False) == -signal.SIGKILL

@@ -121,8 +121,8 @@ JARGON: Final = re.compile(
 
 PAGES: Final = sorted(
     path
-    for place in ('README.md', 'CONTRIBUTING.md', 'docs/*.md', 'config/**/*.yaml', 'launch/*.py')
-    for path in ROOT.glob(place)
+    for pattern in ('README.md', 'CONTRIBUTING.md', 'docs/*.md', 'config/**/*.yaml', 'launch/*.py')
+    for path in ROOT.glob(pattern)
     if path.name != 'upgrading.md'  # which lists them
 )
 CODE: Final = [path for path in SOURCES if 'test' not in path.relative_to(ROOT).parts[:1]]

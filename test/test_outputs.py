@@ -231,8 +231,8 @@ def test_a_full_disk_is_reported_and_no_partial_output_is_left(
 ) -> None:
     if name == 'export':
         pytest.importorskip('openvino')
-    places = {'data': data, 'out': tmp_path / 'out', 'model': model, 'config': CONFIG}
-    words = [word.format(**places) for word in LATE[name]]
+    paths = {'data': data, 'out': tmp_path / 'out', 'model': model, 'config': CONFIG}
+    words = [word.format(**paths) for word in LATE[name]]
     with room(ROOM_BYTES.get(name, TRIED_BYTES)):
         assert verb(name)(words) == 2
     *_, line = capsys.readouterr().err.splitlines()

@@ -211,13 +211,13 @@ def test_rejects_invalid_parameters_in_one_line(
     runs, tmp_path_factory, name, words, expected, capsys
 ):
     folder = tmp_path_factory.mktemp('files')
-    places = {
+    paths = {
         'file': params_file(folder, {'steady_frame': 3}),
         'other': folder / 'other.yaml',
         'missing': folder / 'missing.yaml',
     }
-    places['other'].write_text('/camera: {ros__parameters: {min_confidence: 0.5}}')
-    assert runs.run(name, *(word.format(**places) for word in words)) == 2
+    paths['other'].write_text('/camera: {ros__parameters: {min_confidence: 0.5}}')
+    assert runs.run(name, *(word.format(**paths) for word in words)) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f'{name}: ')
     assert expected in line

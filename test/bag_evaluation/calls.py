@@ -26,10 +26,10 @@ def wait_for(path, array):
     return int(array.sum())
 
 
-def die_at(place, parent, array):
-    if place == 3 and os.getpid() != parent:
+def die_at(index, parent, array):
+    if index == 3 and os.getpid() != parent:
         os.kill(os.getpid(), signal.SIGKILL)
-    return place + int(array.sum())
+    return index + int(array.sum())
 
 
 def with_a_killed_worker(items):

@@ -116,13 +116,13 @@ def test_the_worst_frame_is_first_with_its_images(bag_results, make):
 
 def test_worst_frames_are_not_neighbours(make):
     made = made_bag(100)
-    for place in (50, 51, 52, 53):
-        made['over_time'][place]['iou'] = [place / 1000] * 9
+    for index in (50, 51, 52, 53):
+        made['over_time'][index]['iou'] = [index / 1000] * 9
     html, _ = make(result({'bag': made}))
-    places = [int(place) for place in re.findall(r'frame (\d+) · stamp', html)]
-    assert places[0] == 50
-    assert min(np.diff(np.sort(places))) > 3
-    assert len(places) == 8
+    frames = [int(index) for index in re.findall(r'frame (\d+) · stamp', html)]
+    assert frames[0] == 50
+    assert min(np.diff(np.sort(frames))) > 3
+    assert len(frames) == 8
 
 
 def test_the_worst_frame_of_each_bag_precedes_the_second_worst_of_any(make):

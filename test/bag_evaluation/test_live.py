@@ -146,11 +146,11 @@ def spoil(bag, path):
     with Bag(bag) as frames:
         read = [(stamp_ns(m), image_from_msg(m).rgb) for _, _, m in frames.read([IMAGE_TOPIC])]
     images, rng = [], np.random.default_rng(0)
-    for place, (_, image) in enumerate(read[:SOME]):
-        if place in SPOILED:
-            corrupt, severity = SPOILED[place]
+    for index, (_, image) in enumerate(read[:SOME]):
+        if index in SPOILED:
+            corrupt, severity = SPOILED[index]
             image = corrupt(Source(image, image), severity, rng)
-        images.append(images[-1] if place in STILL else image)
+        images.append(images[-1] if index in STILL else image)
     stamps = [stamp for stamp, _ in read]
     write_image_bag(path, zip(stamps, images, [None] * SOME), image_topic=IMAGE_TOPIC)
     return path
@@ -251,17 +251,17 @@ def pillarbox(bag, path):
 def check_that_all_occurs(masks, frames):
     """Check that the bag has frames of every kind; otherwise agreement would prove little."""
     ordered = [frames[stamp] for stamp in sorted(frames)]
-    outcomes = {place: frame['fate'] for place, frame in enumerate(ordered)}
-    undecided = {place for place, outcome in outcomes.items() if outcome == 'undecided'}
+    outcomes = {index: frame['fate'] for index, frame in enumerate(ordered)}
+    undecided = {index for index, outcome in outcomes.items() if outcome == 'undecided'}
     assert undecided == set(SPOILED)
     assert set(outcomes.values()) == {'mask', 'undecided'}
-    reasons = [ordered[place]['reason'] for place in SPOILED]
+    reasons = [ordered[index]['reason'] for index in SPOILED]
     assert len(set(reasons)) == len(SPOILED), (
         'otherwise the status may be that of the previous frame'
     )
     assert GATES['black'].problem in reasons[0]
     assert GATES['unfocused'].problem in reasons[-1]
-    warned = [place for place, frame in enumerate(ordered) if frame['warnings']]
+    warned = [index for index, frame in enumerate(ordered) if frame['warnings']]
     assert set(STILL) <= set(warned) - undecided
     assert not set(range(min(SPOILED))) & set(warned)
     decided = [np.frombuffer(masks[frame['stamp_ns']], np.uint8)

@@ -98,7 +98,7 @@ def test_a_copy_of_a_file_is_read_once(tmp_path, storage, with_metadata):
 @BY_TWO
 def test_a_file_that_is_listed_twice_is_read_once(tmp_path, storage):
     bag = write_split(tmp_path / 'bag', [[1, 2], [3]], storage)
-    names = [f'bag_{place}{ENDINGS[storage]}' for place in (0, 0, 1)]
+    names = [f'bag_{offset}{ENDINGS[storage]}' for offset in (0, 0, 1)]
     write_metadata(bag, storage, {names[0]: 2, names[2]: 1}, relative_file_paths=names)
     with Bag(bag) as opened:
         assert len(list(opened.messages())) == 3
@@ -133,8 +133,8 @@ def test_reports_a_truncated_compressed_file(tmp_path, storage):
 def test_error_names_a_message_that_is_not_zstd(tmp_path):
     bag = write_packed(tmp_path / 'bag', [1, 2], 'mcap', CompressionMode.MESSAGE)
     data = (bag / 'bag.mcap').read_bytes()
-    place = data.find(b'\x28\xb5\x2f\xfd')
-    (bag / 'bag.mcap').write_bytes(data[: place + 4] + b'\xff' * 12 + data[place + 16 :])
+    offset = data.find(b'\x28\xb5\x2f\xfd')
+    (bag / 'bag.mcap').write_bytes(data[: offset + 4] + b'\xff' * 12 + data[offset + 16 :])
     text = '1 messages cannot be decompressed: .*; 1 messages of .* are missing'
     assert read(bag, text) == expected([2])
 
@@ -145,8 +145,8 @@ def test_after_a_damaged_message_the_other_files_are_read(tmp_path):
         for name, number in (('first', 1), ('second', 2))
     ]
     data = (bags[0] / 'first.mcap').read_bytes()
-    place = data.find(MAGIC)
-    broken = data[: place + 4] + b'\xff' * 12 + data[place + 16 :]
+    offset = data.find(MAGIC)
+    broken = data[: offset + 4] + b'\xff' * 12 + data[offset + 16 :]
     both = tmp_path / 'both'
     both.mkdir()
     (both / 'a.mcap').write_bytes(broken)

@@ -72,13 +72,13 @@ def write(
     writer = Writer(str(path), compression=compression, **{'chunk_size': 400, **options})
     writer.start(profile=profile, library='another writer')
     channels = {}
-    for place, number in enumerate(numbers):
-        topic = topics[place % len(topics)]
+    for index, number in enumerate(numbers):
+        topic = topics[index % len(topics)]
         if topic not in channels:  # so that later topics are defined in later chunks
             schema = writer.register_schema(HEADER, 'ros2msg', definition(HEADER).encode())
             channels[topic] = writer.register_channel(topic, 'cdr', schema)
         writer.add_message(channels[topic], number, cdr(number), number)
-        if place == 1:
+        if index == 1:
             writer.add_attachment(5, 6, 'notes.txt', 'text/plain', b'any')
             writer.add_metadata('session', {'operator': 'x'})
     writer.finish()

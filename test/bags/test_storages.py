@@ -58,7 +58,7 @@ def test_overlapping_files_are_read_in_order_of_receipt(tmp_path, storage):
 @BY_TWO
 def test_folders_in_names_of_files_of_the_first_format_are_ignored(tmp_path, storage):
     write_split(tmp_path / 'bag', [[1], [2]], storage)
-    names = [f'bag/bag_{place}{ENDINGS[storage]}' for place in (0, 1)]
+    names = [f'bag/bag_{index}{ENDINGS[storage]}' for index in (0, 1)]
     write_metadata(
         tmp_path / 'bag', storage, {}, version=2, relative_file_paths=names, files=[],
         topics_with_message_count=[],
@@ -118,9 +118,9 @@ def test_qos_in_metadata_is_ignored(tmp_path, version, qos):
 
 def test_files_in_subfolders_of_the_bag_are_read(tmp_path):
     bag = write_split(tmp_path / 'bag', [[1, 2], [3]])
-    for place in (0, 1):
-        (bag / f'part{place}').mkdir()
-        (bag / f'bag_{place}.mcap').rename(bag / f'part{place}/x.mcap')
+    for index in (0, 1):
+        (bag / f'part{index}').mkdir()
+        (bag / f'bag_{index}.mcap').rename(bag / f'part{index}/x.mcap')
     write_metadata(bag, 'mcap', {'part0/x.mcap': 2, 'part1/x.mcap': 1})
     assert read(bag) == expected([1, 2, 3])
     (bag / 'part0/x.mcap').unlink()

@@ -61,7 +61,7 @@ def write_split(folder: Path, parts, storage: str = 'mcap', size: int = 0) -> Pa
     """Write a bag of several files with metadata.yaml, as `ros2 bag record` splits one."""
     ending = ENDINGS[storage]
     folder.mkdir(parents=True)
-    names = [f'{folder.name}_{place}{ending}' for place in range(len(parts))]
+    names = [f'{folder.name}_{index}{ending}' for index in range(len(parts))]
     for name, numbers in zip(names, parts, strict=True):
         write_headers(folder / name, numbers, storage, size)
     write_metadata(folder, storage, dict(zip(names, map(len, parts), strict=True)))

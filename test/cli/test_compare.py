@@ -42,7 +42,7 @@ def compared(tmp_path):
 
 
 def bags(shift, names=('one', 'two'), frames=FRAMES):
-    return {name: made_bag(frames + place, shift) for place, name in enumerate(names)}
+    return {name: made_bag(frames + index, shift) for index, name in enumerate(names)}
 
 
 def rows(document):
@@ -103,8 +103,8 @@ def test_the_numbers_are_the_official_ones(write, compared):
     _, found = compared(write('a.json', bags(1)), write('b.json', bags(4)))
     for side, shift in (('a', 1), ('b', 4)):
         counts = {
-            name: [frame(0, *pair)[0] for pair in masks(FRAMES + place, shift)]
-            for place, name in enumerate(('one', 'two'))
+            name: [frame(0, *pair)[0] for pair in masks(FRAMES + index, shift)]
+            for index, name in enumerate(('one', 'two'))
         }
         summary = summarize(counts)
         for key in ('mIoU', 'mNSD', 'score'):

@@ -24,8 +24,8 @@ def made(model, tmp_path_factory):
     segmenter = Segmenter.load(model, 'cpu', 'torch')
     for kind in ('images', 'masks'):
         (folder / kind).mkdir()
-    for place, (name, size) in enumerate(SIZES.items()):
-        image = np.random.default_rng(place).integers(0, 256, (*size, 3), np.uint8)
+    for index, (name, size) in enumerate(SIZES.items()):
+        image = np.random.default_rng(index).integers(0, 256, (*size, 3), np.uint8)
         path = folder / 'images' / name
         assert cv2.imwrite(str(path), image)
         mask = segmenter.segment(read_image_file(path)).mask

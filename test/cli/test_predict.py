@@ -266,11 +266,11 @@ class Flickering:
 def blinking(tmp_path):
     """Write a folder of dark images, with a bright part in one of them."""
     rng = np.random.default_rng(0)
-    for place in range(6):
+    for index in range(6):
         image = rng.integers(30, 60, (32, 64, 3), np.uint8)
-        image[4:8, 4:12] = 200 if place in (2, 4, 5) else 40
+        image[4:8, 4:12] = 200 if index in (2, 4, 5) else 40
         (tmp_path / 'case').mkdir(exist_ok=True)
-        cv2.imwrite(str(tmp_path / f'case/{place}.png'), image)
+        cv2.imwrite(str(tmp_path / f'case/{index}.png'), image)
     return tmp_path / 'case'
 
 

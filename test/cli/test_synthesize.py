@@ -65,8 +65,8 @@ def test_the_truth_of_instruments_is_written_beside_the_masks_if_requested(tmp_p
             (x.number, x.number, x.label) for x in true
         ]
         for found, expected in zip(listed, true, strict=True):
-            places = [[p.x_px, p.y_px] for p in found.geometry.keypoints]
-            assert places == pytest.approx(
+            positions = [[p.x_px, p.y_px] for p in found.geometry.keypoints]
+            assert positions == pytest.approx(
                 np.array([p.xy_px for p in expected.geometry.keypoints]), abs=1e-3
             )
 

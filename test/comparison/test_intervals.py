@@ -14,8 +14,8 @@ def correlated(rng, frames, memory, bags=1):
     """Return frames of zero mean and unit variance, with autocorrelation `memory`."""
     steps = rng.normal(size=(frames + 100, bags))
     values = np.zeros_like(steps)
-    for place in range(1, len(steps)):
-        values[place] = memory * values[place - 1] + np.sqrt(1 - memory**2) * steps[place]
+    for index in range(1, len(steps)):
+        values[index] = memory * values[index - 1] + np.sqrt(1 - memory**2) * steps[index]
     return values[100:]
 
 

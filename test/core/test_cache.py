@@ -31,8 +31,8 @@ def test_an_entry_is_read_back(cache: Cache, tmp_path: Path) -> None:
     assert [path.name for path in cache.folder.iterdir()] == ['a.entry']
 
 
-def _flip(content: bytes, place: int) -> bytes:
-    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+def _flip(content: bytes, offset: int) -> bytes:
+    return content[:offset] + bytes([content[offset] ^ 1]) + content[offset + 1 :]
 
 
 @pytest.mark.parametrize(

@@ -33,9 +33,9 @@ def test_the_ends_of_a_needle_that_looks_like_an_ellipse_are_found(lean):
     cv2.polylines(mask, [np.rint(line).astype(np.int32)], False, 1, 2 * half)
     rows, columns = np.nonzero(mask[2::step, 2::step])
     found = fit_arc(np.stack([columns, rows], 1) * step + 2.0, step)
-    for place, near, end in ((found.start, line[5], line[0]), (found.stop, line[-6], line[-1])):
+    for position, near, end in ((found.start, line[5], line[0]), (found.stop, line[-6], line[-1])):
         tip = end + half * (end - near) / np.hypot(*(end - near))
-        assert np.hypot(*(place - tip)) < 4
+        assert np.hypot(*(position - tip)) < 4
 
 
 def test_a_path_and_its_points_keep_the_ends():

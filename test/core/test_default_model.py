@@ -7,7 +7,7 @@ import pytest
 
 from surgseg_ros.core.model_folder import DEFAULT_MODEL, ModelError, find_model, read_spec
 
-PLACES = {
+FOLDERS = {
     'checkout': ('surgseg_ros', 'models/default'),
     'colcon': ('lib/python3.12/site-packages/surgseg_ros', 'share/surgseg_ros/models/default'),
     'debian': (
@@ -22,11 +22,11 @@ def test_default_model_was_trained_only_on_synthetic_scenes():
     assert read_spec(find_model(DEFAULT_MODEL)).intended_use == 'synthetic'
 
 
-@pytest.mark.parametrize(('package', 'place'), PLACES.values(), ids=PLACES)
-def test_default_model_is_found_beside_the_package_or_in_share(tmp_path, package, place):
-    (tmp_path / place).mkdir(parents=True)
-    (tmp_path / place / 'model.json').touch()
-    assert find_model('default', tmp_path / package) == tmp_path / place
+@pytest.mark.parametrize(('package', 'folder'), FOLDERS.values(), ids=FOLDERS)
+def test_default_model_is_found_beside_the_package_or_in_share(tmp_path, package, folder):
+    (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / folder / 'model.json').touch()
+    assert find_model('default', tmp_path / package) == tmp_path / folder
 
 
 def test_error_for_a_missing_default_model_names_places_and_remedy(tmp_path):

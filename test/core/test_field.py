@@ -32,16 +32,16 @@ def test_gaps_are_distances_to_the_nearest_border(field, gaps):
 
 
 @pytest.mark.parametrize(
-    ('roi', 'place'),
+    ('roi', 'position'),
     [
         (None, (479, 135)),
         (Roi(10, 20, 400, 200), (409, 135)),
         (ROUND, (370, 135)),
     ],
 )
-def test_a_ray_is_followed_to_the_border(roi, place):
+def test_a_ray_is_followed_to_the_border(roi, position):
     probes = Field(SIZE, roi).border_hit(np.array([200.0, 135]), np.array([1.0, 0]))
-    np.testing.assert_allclose(probes, place)
+    np.testing.assert_allclose(probes, position)
 
 
 def segmented(mask, roi):

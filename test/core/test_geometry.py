@@ -108,13 +108,13 @@ def test_tips_of_wide_jaws_are_where_their_edges_meet():
         along = np.array([np.cos(turn), np.sin(turn)])
         out = side * np.array([-along[1], along[0]])
         form = ((0, 0), (90, 0), (90, 5), (75, 32), (40, 44), (0, 44))
-        places = [np.array([250, 130]) + x * along + y * out for x, y in form]
-        cv2.fillPoly(mask, [np.rint(places).astype(np.int32)], CLASPER)
-        expected[kind] = places[1]
+        positions = [np.array([250, 130]) + x * along + y * out for x, y in form]
+        cv2.fillPoly(mask, [np.rint(positions).astype(np.int32)], CLASPER)
+        expected[kind] = positions[1]
     bar(mask, (200, 130), (262, 130), 50, WRIST)
     points, _ = points_of(mask)
-    for kind, place in expected.items():
-        assert points[kind].xy_px == pytest.approx(place, abs=6)
+    for kind, position in expected.items():
+        assert points[kind].xy_px == pytest.approx(position, abs=6)
 
 
 def test_jaws_that_the_border_cuts_off_have_no_visible_tip():
@@ -292,9 +292,9 @@ def test_distances_are_to_the_nearest_visible_points():
     assert distances.tip_to_tip.px == pytest.approx(80.6, abs=3)
     assert {found[n].label for n in distances.tip_to_tip[2:]} == {ROBOTIC_TOOL}
     assert found[distances.needle_to_tip.first].label == NEEDLE
-    places = [p.xy_px for g in geometries for p in g.keypoints if p.kind == KINDS.TIP]
+    positions = [p.xy_px for g in geometries for p in g.keypoints if p.kind == KINDS.TIP]
     (point,) = [p.xy_px for g in geometries for p in g.keypoints if p.kind == KINDS.NEEDLE_POINT]
-    minimum = min(np.hypot(*(place - point)) for place in places)
+    minimum = min(np.hypot(*(position - point)) for position in positions)
     assert distances.needle_to_tip.px == pytest.approx(minimum)
     assert 0 < distances.needle_to_tip.sigma_px < 20
     hidden = [
@@ -360,9 +360,9 @@ def test_a_mirrored_mask_has_mirrored_points(row, tip, degrees):
         assert other.opening_deg == pytest.approx(geometry.opening_deg, abs=2)
         assert {MIRRORED.get(kind, kind) for kind in other_points} == set(points)
         for kind, point in other_points.items():
-            place = point.xy_px
-            place[1 - axis] = last - place[1 - axis]
-            assert place == pytest.approx(points[MIRRORED.get(kind, kind)].xy_px, abs=2), kind
+            position = point.xy_px
+            position[1 - axis] = last - position[1 - axis]
+            assert position == pytest.approx(points[MIRRORED.get(kind, kind)].xy_px, abs=2), kind
 
 
 @settings(derandomize=True, max_examples=30, deadline=None)

@@ -110,9 +110,9 @@ def test_masks_must_be_equal_and_confidences_almost() -> None:
     mask, confidence = torch.arange(2000) % 10, torch.arange(2000) % 200
     results = [torch.tensor([-3.0]), mask.byte(), confidence.byte()]
 
-    def with_change(place: int, change: int, count: int) -> list[Tensor]:
+    def with_change(index: int, change: int, count: int) -> list[Tensor]:
         changed = [result.clone() for result in results]
-        changed[place][:count] += change
+        changed[index][:count] += change
         return changed
 
     assert agree(with_change(0, 9, 1), results)

@@ -129,8 +129,8 @@ def test_rejects_a_size_above_the_limit(data: bytes) -> None:
     if data is PNG:
         data = START + ihdr(16_384, 16_384) + IDAT + IEND
     else:
-        place = data.find(b'\xff\xc0') + 5
-        data = data[:place] + struct.pack('>HH', 65_500, 65_500) + data[place + 4 :]
+        offset = data.find(b'\xff\xc0') + 5
+        data = data[:offset] + struct.pack('>HH', 65_500, 65_500) + data[offset + 4 :]
     assert cause(data) == 'size'
 
 
@@ -157,8 +157,8 @@ def test_the_product_of_scans_and_pixels_is_limited(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize('frame', [0xC3, 0xC5, 0xC9, 0xCA, 0xCD])
 def test_rejects_lossless_hierarchical_and_arithmetic_jpeg(frame: int) -> None:
     data = jpeg()
-    place = data.find(b'\xff\xc0')
-    assert cause(data[: place + 1] + bytes([frame]) + data[place + 2 :]) == 'decode'
+    offset = data.find(b'\xff\xc0')
+    assert cause(data[: offset + 1] + bytes([frame]) + data[offset + 2 :]) == 'decode'
 
 
 @pytest.mark.usefixtures('no_decoder')
@@ -276,9 +276,9 @@ def test_rejects_a_file_that_is_not_a_mask(data, expected):
 
 def test_rejects_a_mask_with_any_byte_changed():
     data = write_png(MASK)
-    for place in range(len(data)):
+    for offset in range(len(data)):
         changed = bytearray(data)
-        changed[place] ^= 4
+        changed[offset] ^= 4
         with pytest.raises(ValueError, match=r'is '):
             decode_mask(bytes(changed))
 

@@ -93,15 +93,15 @@ def test_error_names_a_missing_file(path):
         read_instruments(path)
 
 
-PLACES = st.floats(-5000, 5000)
+POSITIONS = st.floats(-5000, 5000)
 
 
 @given(
     st.builds(
         Keypoint,
         st.sampled_from(KeypointKind),
-        PLACES,
-        PLACES,
+        POSITIONS,
+        POSITIONS,
         st.floats(-3, 3),
         st.floats(0, 100),
         st.booleans(),

@@ -21,7 +21,7 @@ from surgseg_ros.core.image_files import (
 from surgseg_ros.core.jpeg import check_jpeg
 
 EOI = b'\xff\xd9'
-PLACES = [0.02, 0.2, 0.4, 0.5, 0.6, 0.8, 0.95]
+POSITIONS = [0.02, 0.2, 0.4, 0.5, 0.6, 0.8, 0.95]
 
 
 def make_image(seed: int = 0, height: int = 242, width: int = 324) -> np.ndarray:
@@ -83,8 +83,8 @@ DAMAGES: dict[str, Callable[[bytes, int], bytes]] = {
 @pytest.mark.parametrize('number', [34, 64, 512, 1024, 4096])
 @pytest.mark.parametrize('whole', [WHOLE, RESTARTS, GREY], ids=['plain', 'rst', 'grey'])
 def test_rejects_zeroed_data(whole: bytes, number: int) -> None:
-    for place in np.random.default_rng(number).uniform(0, 1, 50):
-        a = min(at(whole, place), len(whole) - 2 - number)
+    for position in np.random.default_rng(number).uniform(0, 1, 50):
+        a = min(at(whole, position), len(whole) - 2 - number)
         assert refusal(whole[:a] + bytes(number) + whole[a + number :]) == 'damaged'
 
 
@@ -98,11 +98,11 @@ def test_reads_a_uniform_image_whose_codes_may_be_zeros(mode, options, value) ->
     assert opened(stream.getvalue()).shape == (720, 1280, 3)
 
 
-@pytest.mark.parametrize('place', PLACES)
+@pytest.mark.parametrize('position', POSITIONS)
 @pytest.mark.parametrize('kind', DAMAGES)
 @pytest.mark.parametrize('whole', [WHOLE, RESTARTS, PROGRESSIVE], ids=['plain', 'rst', 'scans'])
-def test_rejects_an_image_with_missing_data(whole: bytes, kind: str, place: float) -> None:
-    damaged = DAMAGES[kind](whole, min(at(whole, place), len(whole) - 1600))
+def test_rejects_an_image_with_missing_data(whole: bytes, kind: str, position: float) -> None:
+    damaged = DAMAGES[kind](whole, min(at(whole, position), len(whole) - 1600))
     assert damaged != whole
     assert refusal(damaged) in ('damaged', 'cut off')
 
@@ -112,8 +112,8 @@ def flipped(data: bytes, a: int, rng: np.random.Generator) -> bytes:
 
 
 def share_refused(whole: bytes, damage: Callable[[bytes, int], bytes]) -> float:
-    places = np.random.default_rng(5).uniform(0, 0.9, 150)
-    damaged = [damage(whole, at(whole, place)) for place in places]
+    positions = np.random.default_rng(5).uniform(0, 0.9, 150)
+    damaged = [damage(whole, at(whole, position)) for position in positions]
     refused = 0
     for data in damaged:
         try:
@@ -155,12 +155,12 @@ def scans(data: bytes) -> list[int]:
 
 @pytest.mark.parametrize('kept', range(1, 10))
 def test_rejects_a_progressive_image_without_its_last_scans(kept: int) -> None:
-    places = scans(PROGRESSIVE)
-    assert len(places) == 10
-    cut = PROGRESSIVE[: places[kept]]
+    positions = scans(PROGRESSIVE)
+    assert len(positions) == 10
+    cut = PROGRESSIVE[: positions[kept]]
     tables = cut.rfind(b'\xff\xc4')
     assert refusal(cut + EOI) == 'damaged'
-    if tables > places[kept - 1]:  # tables of the removed scan
+    if tables > positions[kept - 1]:  # tables of the removed scan
         assert refusal(cut[:tables] + EOI) == 'damaged'
 
 
@@ -212,10 +212,10 @@ def test_rejects_an_image_with_missing_components(components) -> None:
     assert refusal(of_one_color(components)) == 'damaged'
 
 
-@pytest.mark.parametrize('place', [0.1, 0.5, 0.9])
-def test_rejects_an_incomplete_header(place: float) -> None:
+@pytest.mark.parametrize('position', [0.1, 0.5, 0.9])
+def test_rejects_an_incomplete_header(position: float) -> None:
     head = WHOLE.find(b'\xff\xda')
-    a = int(place * (head - 100))
+    a = int(position * (head - 100))
     assert refusal(WHOLE[:a] + WHOLE[a + 100 :]) in ('damaged', 'unreadable', 'refused')
 
 

@@ -66,9 +66,9 @@ def test_order_of_labels_is_that_of_the_data_set() -> None:
 
 
 @pytest.mark.parametrize('vision', VISION)
-@pytest.mark.parametrize('place', SURROUNDINGS)
-def test_colors_of_classes_differ_for_every_kind_of_camera(vision: str, place: str) -> None:
-    below = SURROUNDINGS[place]
+@pytest.mark.parametrize('surroundings', SURROUNDINGS)
+def test_colors_of_classes_differ_for_every_kind_of_camera(vision: str, surroundings: str) -> None:
+    below = SURROUNDINGS[surroundings]
     drawn = {name: (below + PALETTE[n]) / 2 for n, name in enumerate(CLASS_NAMES) if n}
     drawn['background'] = below
     seen = {name: seen_as_lab(colour, vision) for name, colour in drawn.items()}

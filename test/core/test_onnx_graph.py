@@ -47,7 +47,7 @@ def function() -> Any:
     return made
 
 
-PLACES: dict[str, Callable[[], Any]] = {
+LOCATIONS: dict[str, Callable[[], Any]] = {
     'initializer': lambda: graph(initializers=(tensor(),)),
     'constant': lambda: graph(within('value', tensor())),
     'constants': lambda: graph(within('values', [tensor()])),
@@ -62,10 +62,10 @@ def serialized(made: Any, functions: list[Any] = ()) -> bytes:
     return onnx.helper.make_model(made, functions=functions).SerializeToString()
 
 
-@pytest.mark.parametrize('place', PLACES)
-def test_finds_a_reference_to_another_file_anywhere(place: str) -> None:
+@pytest.mark.parametrize('location', LOCATIONS)
+def test_finds_a_reference_to_another_file_anywhere(location: str) -> None:
     with pytest.raises(ValueError, match=r'in another file|a compiled engine'):
-        check_graph(serialized(PLACES[place]()))
+        check_graph(serialized(LOCATIONS[location]()))
 
 
 def test_finds_a_reference_in_a_function_and_in_sparse_weights() -> None:
@@ -119,7 +119,7 @@ def with_export(folder: Path, backend: str, files: dict[str, bytes]) -> ModelSpe
 
 def test_onnxruntime_cannot_be_made_to_read_another_file(tmp_path: Path) -> None:
     pytest.importorskip('onnxruntime', reason='pip install onnxruntime')
-    spec = with_export(tmp_path, 'onnx', {'model.onnx': serialized(PLACES['initializer']())})
+    spec = with_export(tmp_path, 'onnx', {'model.onnx': serialized(LOCATIONS['initializer']())})
     with pytest.raises(ModelError, match='a tensor is in another file'):
         load_runtime(tmp_path, spec, 'onnxruntime', Options('cpu'))
 
@@ -127,7 +127,7 @@ def test_onnxruntime_cannot_be_made_to_read_another_file(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     'content',
     [
-        serialized(PLACES['initializer']()),
+        serialized(LOCATIONS['initializer']()),
         b'',
         b'<?xml version="1.0"?><!DOCTYPE n [<!ENTITY e SYSTEM "file:///etc/hostname">]><net>&e;</net>',
     ],

@@ -63,8 +63,8 @@ def on_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Fak
     def use(library: FakeLibrary, precision: str = 'f32') -> FakeLibrary:
         empty = torch.empty
         monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
-        for place in (runtimes, exported):
-            monkeypatch.setattr(place, 'choose_device', lambda name: 'cuda')
+        for importer in (runtimes, exported):
+            monkeypatch.setattr(importer, 'choose_device', lambda name: 'cuda')
         monkeypatch.setattr(exported, 'find_spec', lambda name: name == 'onnxruntime')
         monkeypatch.setattr(exported, 'find_library', lambda name: 'libnvinfer.so')
         monkeypatch.setattr(exported, 'import_library', lambda name, remedy: library)

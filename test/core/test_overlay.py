@@ -62,7 +62,7 @@ def test_the_axis_of_a_shaft_and_the_arc_of_a_needle_are_drawn() -> None:
     shaft = [Keypoint(kinds.SHAFT_ENTRY, 0, 20), Keypoint(kinds.SHAFT_AXIS, 200, 20)]
     ends = {kinds.NEEDLE_TAIL: (110, 100), kinds.NEEDLE_MIDDLE: (160, 150)}
     ends |= {kinds.NEEDLE_POINT: (210, 100), kinds.NEEDLE_CENTRE: (160, 100)}
-    needle = [Keypoint(kind, *place) for kind, place in ends.items()]
+    needle = [Keypoint(kind, *position) for kind, position in ends.items()]
     geometries = [Geometry(tuple(shaft)), Geometry(tuple(needle))]
     drawn = draw_overlay(black, np.zeros((180, 320), np.uint8), (), geometries)
     assert drawn[20, 100].min() > 200

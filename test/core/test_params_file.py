@@ -62,8 +62,8 @@ def resolve(tmp_path):
     def run(*words, files=(), options=None, **more):
         parser = argparse.ArgumentParser()
         add_parameter_arguments(parser)
-        for place, text in enumerate(files):
-            path = tmp_path / f'{place}.yaml'
+        for index, text in enumerate(files):
+            path = tmp_path / f'{index}.yaml'
             path.write_text(text)
             words = ('--params-file', str(path), *words)
         return resolve_parameters(parser.parse_args(words), options or {}, **more)

@@ -80,8 +80,8 @@ def test_the_first_camera_may_be_the_right_one():
     assert calibration.baseline_m == pytest.approx(-BASELINE_M)
     disparity = calibration.disparity_px(0.1)
     assert disparity == pytest.approx(-67.5)
-    place = calibration.position_m(np.array([959.5, 539.5]), disparity)
-    np.testing.assert_allclose(place, [0, 0, 0.1])
+    position = calibration.position_m(np.array([959.5, 539.5]), disparity)
+    np.testing.assert_allclose(position, [0, 0, 0.1])
 
 
 ZERO = dataclasses.replace(info(), size=(0, 0), k=np.zeros((3, 3)), p=np.zeros((3, 4)))

@@ -18,8 +18,8 @@ def uniform(label: int, confidence: int = 150, size: tuple[int, int] = (90, 120)
 
 def follow(temporal_filter: TemporalFilter, labels: list[int], confidence: int = 150) -> list[int]:
     shown = []
-    for place, label in enumerate(labels):
-        found = temporal_filter.apply(VIEW, uniform(label, confidence), place * STEP_NS)
+    for index, label in enumerate(labels):
+        found = temporal_filter.apply(VIEW, uniform(label, confidence), index * STEP_NS)
         assert (found.filtered.mask == found.filtered.mask[0, 0]).all()
         assert (found.raw.mask == label).all()
         shown.append(int(found.filtered.mask[0, 0]))
@@ -53,9 +53,9 @@ def test_pixels_are_independent_at_any_size() -> None:
     rng = np.random.default_rng(1)
     frames = [rng.integers(0, 3, (131, 77), np.uint8) for _ in range(30)]
     temporal_filter, shown, before = TemporalFilter(2), frames[0].copy(), frames[0]
-    for place, raw in enumerate(frames):
+    for index, raw in enumerate(frames):
         whole = Segmentation(raw, np.full_like(raw, 100))
-        found = temporal_filter.apply(VIEW, whole, place)
+        found = temporal_filter.apply(VIEW, whole, index)
         lasting = (raw == before) & (raw != shown)
         shown[lasting], before = raw[lasting], raw
         assert np.array_equal(found.filtered.mask, shown)

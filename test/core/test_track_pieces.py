@@ -105,10 +105,10 @@ def test_clips_are_not_joined():
 def test_joined_instruments_have_the_pixels_scores_and_order_of_the_pieces():
     mask = bar(tool(empty(), (400, 290), (400, 60)), (200, 40), (260, 40), 10, THREAD)
     found = find(bar(mask, (60, 90), (120, 110), 10, THREAD))
-    pieces = [place for place, i in enumerate(found) if i.label == THREAD]
+    pieces = [index for index, i in enumerate(found) if i.label == THREAD]
     found = list(found)
     found[pieces[0]] = dataclasses.replace(found[pieces[0]], score=0.5)
-    one, other = (found[place] for place in pieces)
+    one, other = (found[index] for index in pieces)
     joined = join_instruments(found, [pieces[::-1]])
     assert [i.label for i in joined] == sorted(i.label for i in joined)
     (whole,) = (i for i in joined if i.label == THREAD)

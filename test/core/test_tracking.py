@@ -109,10 +109,10 @@ def test_a_covered_instrument_does_not_give_its_id_to_another_one_elsewhere(spee
     assert 1 not in ids(tracker, other, 4200, SUCTION)
 
 
-def clips(*places):
+def clips(*positions):
     """Draw clips, from left to right."""
     mask = empty()
-    for x in places:
+    for x in positions:
         bar(mask, (x, 100), (x, 108), 4, CLAMPS)
     return mask
 

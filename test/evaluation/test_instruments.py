@@ -31,9 +31,9 @@ def listed(number, *points, label=ROBOTIC_TOOL, track_id=None, opening=None, tip
 def frame(*instruments, columns=()):
     """Draw instruments as bars of 20 rows, between columns or one below the other."""
     image = np.zeros(SIZE, np.uint8)
-    for place, one in enumerate(instruments):
-        left, right = columns[place] if columns else (10, 110)
-        image[25 * place + 5 : 25 * place + 25, left:right] = one.number
+    for index, one in enumerate(instruments):
+        left, right = columns[index] if columns else (10, 110)
+        image[25 * index + 5 : 25 * index + 25, left:right] = one.number
     return InstrumentFrame(image, instruments)
 
 

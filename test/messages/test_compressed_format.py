@@ -26,8 +26,8 @@ def message(text: str, suffix: str, samples: np.ndarray) -> Message:
 def mosaic(pattern: str, dtype: type = np.uint8) -> np.ndarray:
     """Return the image as seen through a Bayer filter, (H, W)."""
     samples = np.empty((HEIGHT, WIDTH), np.uint8)
-    for place, letter in enumerate(pattern):
-        row, column = divmod(place, 2)
+    for index, letter in enumerate(pattern):
+        row, column = divmod(index, 2)
         samples[row::2, column::2] = RGB[row::2, column::2, 'rgb'.index(letter)]
     return samples.astype(dtype) * (257 if dtype == np.uint16 else 1)
 

@@ -262,8 +262,8 @@ WHOLE = [_compressed(_noise(16, 16, 3), suffix).data for suffix in ('.jpg', '.pn
 @given(st.sampled_from(WHOLE), st.lists(st.tuples(st.integers(0, 999), st.integers(0, 255))))
 def test_any_compressed_data_give_an_image_or_an_image_error(whole, changes):
     data = bytearray(whole)
-    for place, value in changes:
-        data[place % len(data)] = value
+    for offset, value in changes:
+        data[offset % len(data)] = value
     rgb = _rgb_or_error(Message(format='', data=bytes(data)))
     if isinstance(rgb, ImageError):
         assert rgb.cause in ('decode', 'size')

@@ -70,12 +70,12 @@ def test_rejects_data_that_are_not_a_mask(message, expected):
         mask_from_msg(message)
 
 
-@pytest.mark.parametrize('place', [0.3, 0.6, 0.9])
-def test_rejects_a_damaged_mask(place):
+@pytest.mark.parametrize('position', [0.3, 0.6, 0.9])
+def test_rejects_a_damaged_mask(position):
     noise = np.random.default_rng(0).integers(0, 10, (64, 64), np.uint8)
     message = compressed('.png', noise)
     message.data = message.data.copy()
-    message.data[int(place * len(message.data))] ^= 0x55
+    message.data[int(position * len(message.data))] ^= 0x55
     with pytest.raises(ImageError, match='is cut off or damaged') as raised:
         mask_from_msg(message)
     assert raised.value.cause == 'mask'

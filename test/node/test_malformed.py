@@ -36,8 +36,8 @@ def _not_utf8(chance):
 def _false_length(chance):
     """Change the length of one of the two strings, or of the data."""
     cdr = bytearray(_changed(chance))
-    place = chance.choice([12, 44, 60])
-    cdr[place : place + 4] = struct.pack('<I', chance.choice([LARGEST, 2**31, 2**20]))
+    offset = chance.choice([12, 44, 60])
+    cdr[offset : offset + 4] = struct.pack('<I', chance.choice([LARGEST, 2**31, 2**20]))
     return bytes(cdr)
 
 

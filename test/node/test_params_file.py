@@ -52,7 +52,7 @@ WORDS = [
 
 def test_values_have_the_types_that_rclpy_gives_them(context, tmp_path):
     path = tmp_path / 'parameters.yaml'
-    given = ''.join(f'    p{place}: {word}\n' for place, word in enumerate(WORDS))
+    given = ''.join(f'    p{index}: {word}\n' for index, word in enumerate(WORDS))
     path.write_text(f'/**:\n  ros__parameters:\n{given}')
     node = rclpy.create_node(
         'segmenter',
@@ -60,11 +60,11 @@ def test_values_have_the_types_that_rclpy_gives_them(context, tmp_path):
         cli_args=['--ros-args', '--params-file', str(path)],
         automatically_declare_parameters_from_overrides=True,
     )
-    truths = [node.get_parameter(f'p{place}').value for place in range(len(WORDS))]
+    truths = [node.get_parameter(f'p{index}').value for index in range(len(WORDS))]
     node.destroy_node()
     ours = read_node_parameters(path)
-    for place, (word, truth) in enumerate(zip(WORDS, truths, strict=True)):
-        found = ours[f'p{place}']
+    for index, (word, truth) in enumerate(zip(WORDS, truths, strict=True)):
+        found = ours[f'p{index}']
         expected = truth if isinstance(truth, (str, bool, int, float)) else list(truth)
         assert (word, found, type(found)) == (word, expected, type(expected))
 

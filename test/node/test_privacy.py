@@ -10,11 +10,11 @@ from sensor_msgs.msg import Image
 
 def test_no_frame_is_written_anywhere(bench, model, tmp_path, monkeypatch):
     """In the folders where the process could put files, there are its log and a conversion."""
-    places = {}
+    paths = {}
     for name in ('HOME', 'TMPDIR', 'XDG_CACHE_HOME', 'ROS_LOG_DIR'):
-        places[name] = tmp_path / name
-        places[name].mkdir()
-        monkeypatch.setenv(name, str(places[name]))
+        paths[name] = tmp_path / name
+        paths[name].mkdir()
+        monkeypatch.setenv(name, str(paths[name]))
     log = tmp_path / 'log'
     node = NodeProcess(log, bench.namespace, model=model, stale_after_ms=600_000)
     with contextlib.closing(node):
@@ -27,9 +27,9 @@ def test_no_frame_is_written_anywhere(bench, model, tmp_path, monkeypatch):
         camera.publish(image_cdr(make_image(5), bench.new_stamp_ns())[:500])
         node.wait_for_log('image dropped')
         assert node.interrupt() == 0
-    written = [path for place in places.values() for path in place.rglob('*') if path.is_file()]
-    cache = places['XDG_CACHE_HOME'] / 'surgseg_ros/openvino'
-    assert {path.parent for path in written} <= {places['ROS_LOG_DIR'], cache}
+    written = [path for folder in paths.values() for path in folder.rglob('*') if path.is_file()]
+    cache = paths['XDG_CACHE_HOME'] / 'surgseg_ros/openvino'
+    assert {path.parent for path in written} <= {paths['ROS_LOG_DIR'], cache}
     for path in [log, *written]:
         content = path.read_bytes()
         assert len(content) < 10_000 or path.suffix == '.entry', path

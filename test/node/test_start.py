@@ -75,8 +75,8 @@ def test_the_first_start_with_a_model_reports_conversion_and_runtime(
         'tiny on openvino f32 on CPU, converted from the weights (auto: no CUDA)'
     )
     steps = ('converting the model for', 'exporting the graph', 'comparing', 'converted in ')
-    places = [log.index(step) for step in steps]
-    assert places == sorted(places)
+    order = [log.index(step) for step in steps]
+    assert order == sorted(order)
     assert log.count(steps[0]) == 1
     assert len(list(tmp_path.rglob('*.entry'))) == 1
     assert node.interrupt() == 0

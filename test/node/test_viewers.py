@@ -126,11 +126,11 @@ def test_foxglove_has_a_colour_for_each_state(layout):
 
 
 def test_every_panel_of_foxglove_is_in_the_layout(layout):
-    def leaves(place: Any) -> Iterator[str]:
-        if isinstance(place, str):
-            yield place
+    def leaves(value: Any) -> Iterator[str]:
+        if isinstance(value, str):
+            yield value
         else:
             for half in ('first', 'second'):
-                yield from leaves(place[half])
+                yield from leaves(value[half])
 
     assert sorted(leaves(layout['layout'])) == sorted(layout['configById'])

@@ -64,8 +64,8 @@ def test_3d_points_project_to_the_points_of_the_image():
             assert KeypointKind.TIP not in points or KeypointKind.SHAFT_AXIS not in points
             continue
         x, y, z = true.tip_m
-        place = np.array([fx * x / z + cx, fy * y / z + cy])
-        np.testing.assert_allclose(place, points[KeypointKind.TIP].xy_px, atol=1e-6)
+        position = np.array([fx * x / z + cx, fy * y / z + cy])
+        np.testing.assert_allclose(position, points[KeypointKind.TIP].xy_px, atol=1e-6)
         assert 0.03 < z < 0.4
         assert np.linalg.norm(true.axis) == pytest.approx(1)
         checked += 1

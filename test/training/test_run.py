@@ -43,7 +43,7 @@ from surgseg_ros.__main__ import main
 from surgseg_ros.training import callbacks, module
 
 torch.set_num_threads(1)
-place, *argv = sys.argv[1:]
+stage, *argv = sys.argv[1:]
 
 def die_in_a_step(self, *batch):
     if self.global_step == 3:
@@ -58,7 +58,7 @@ def die_in_a_checkpoint(self, checkpoint, path, storage_options=None):
 
 step = module.Training.training_step
 save = callbacks.CheckpointFile.save_checkpoint
-if place == 'step':
+if stage == 'step':
     module.Training.training_step = die_in_a_step
 else:
     callbacks.CheckpointFile.save_checkpoint = die_in_a_checkpoint
@@ -90,12 +90,12 @@ def _logged(folder, key):
 
 
 @pytest.mark.timeout(TIMEOUT_S + 60)
-@pytest.mark.parametrize('place', ['step', 'checkpoint'])
-def test_a_killed_run_resumes_to_the_same_result(tmp_path, arguments, place, capsys):
+@pytest.mark.parametrize('stage', ['step', 'checkpoint'])
+def test_a_killed_run_resumes_to_the_same_result(tmp_path, arguments, stage, capsys):
     assert main(arguments('whole')) == 0
 
     killed = subprocess.run(
-        [sys.executable, '-c', KILLED, place, *arguments('killed')],
+        [sys.executable, '-c', KILLED, stage, *arguments('killed')],
         capture_output=True,
         timeout=TIMEOUT_S,
     )

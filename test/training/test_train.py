@@ -27,8 +27,8 @@ main = verb('train')
 @pytest.fixture
 def config(tmp_path, data, recipe):
     path = tmp_path / 'train.yaml'
-    places = f'data: {data}\noutput: {tmp_path}/model\nname: tiny\n'
-    path.write_text(places + recipe)
+    head = f'data: {data}\noutput: {tmp_path}/model\nname: tiny\n'
+    path.write_text(head + recipe)
     return path
 
 

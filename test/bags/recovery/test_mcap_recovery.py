@@ -56,8 +56,8 @@ def test_reading_continues_after_a_damaged_chunk(
     more = {'size': 50_000, 'message_index': message_index}
     file = write_foreign(tmp_path / 'bag.mcap', range(60), compression, **more)
     data = bytearray(file.read_bytes())
-    place = len(data) // 5  # in the first chunk, after the only definition of the topic
-    data[place : place + 100] = bytes(reversed(data[place : place + 100]))
+    offset = len(data) // 5  # in the first chunk, after the only definition of the topic
+    data[offset : offset + 100] = bytes(reversed(data[offset : offset + 100]))
     file.write_bytes(data[: len(data) - cut_bytes])
     found = read(file, message)
     assert found == expected(range(21, 21 + len(found)), 50_000)

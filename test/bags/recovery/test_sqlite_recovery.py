@@ -24,8 +24,8 @@ def test_complete_rows_of_a_truncated_sqlite_file_are_read(tmp_path, share):
 def test_only_rows_in_damaged_pages_are_lost(tmp_path):
     bag = write_headers(tmp_path / 'bag', range(400), 'sqlite3', size=300)
     data = bytearray((bag / 'bag.db3').read_bytes())
-    place = data.find(cdr(200, 300)) // 4096 * 4096
-    data[place : place + 4096] = b'\xff' * 4096
+    offset = data.find(cdr(200, 300)) // 4096 * 4096
+    data[offset : offset + 4096] = b'\xff' * 4096
     del data[-4096:]  # without it SQLite reads up to the damage
     (bag / 'bag.db3').write_bytes(data)
     found = [number for number, _ in read(bag, r'damaged pages are lost: 14 before the last')]
@@ -38,8 +38,8 @@ def test_only_rows_in_damaged_pages_are_lost(tmp_path):
 def test_the_position_where_sqlite_stops_is_reported(tmp_path):
     bag = write_headers(tmp_path / 'bag', range(4), 'sqlite3', size=50_000)
     data = bytearray((bag / 'bag.db3').read_bytes())
-    place = data.index(cdr(2, 50_000)[20_000:20_100]) // 4096 * 4096  # not at the start of the row
-    data[place : place + 4096] = b'\xff' * 4096
+    offset = data.index(cdr(2, 50_000)[20_000:20_100]) // 4096 * 4096  # in the row
+    data[offset : offset + 4096] = b'\xff' * 4096
     (bag / 'bag.db3').write_bytes(data)
     found = read(bag, 'a file cannot be read further')
     assert found == expected([0, 1], 50_000)

@@ -70,12 +70,12 @@ def spoil(data, how, rng):
 @pytest.mark.parametrize('how', ['zeros', 'noise'])
 def test_damaged_frames_are_not_returned(tmp_path, codec, name, how):
     path = write_video(tmp_path / name, COUNT, codec)
-    whole, content, places = read(path)[0], path.read_bytes(), packets(path)
+    whole, content, spans = read(path)[0], path.read_bytes(), packets(path)
     rng = np.random.default_rng(0)
     for number in (0, GOP, GOP + 1, 2 * GOP + 4, COUNT - 1):
-        place, size = places[number]
-        changed = spoil(content[place : place + size], how, rng)
-        rewrite(path, content[:place] + changed + content[place + size :])
+        offset, size = spans[number]
+        changed = spoil(content[offset : offset + size], how, rng)
+        rewrite(path, content[:offset] + changed + content[offset + size :])
         found, data_errors = read(path)
         assert data_errors
         assert sorted([*found, *data_errors]) == list(range(COUNT))
@@ -85,8 +85,8 @@ def test_damaged_frames_are_not_returned(tmp_path, codec, name, how):
 
 def test_frames_are_lost_up_to_the_next_key_frame(tmp_path):
     path = write_video(tmp_path / 'x.mp4', COUNT, options={'bf': '0', 'x264-params': 'scenecut=0'})
-    place, size = packets(path)[GOP + 2]
-    overwrite(path, place + 8, bytes(size - 8))
+    offset, size = packets(path)[GOP + 2]
+    overwrite(path, offset + 8, bytes(size - 8))
     _, data_errors = read(path)
     assert sorted(data_errors) == list(range(GOP + 2, 2 * GOP))
     assert 'its data are damaged' in data_errors[GOP + 2]
@@ -95,8 +95,8 @@ def test_frames_are_lost_up_to_the_next_key_frame(tmp_path):
 
 def test_a_single_requested_frame_gets_the_same_verdict(tmp_path):
     path = write_video(tmp_path / 'x.mkv', COUNT)
-    place, size = packets(path)[GOP + 1]
-    overwrite(path, place + size // 2, bytes(size // 2))
+    offset, size = packets(path)[GOP + 1]
+    overwrite(path, offset + size // 2, bytes(size // 2))
     _, data_errors = read(path)
     assert data_errors
     for frame in range(COUNT):
@@ -114,8 +114,8 @@ def test_a_jpeg_without_its_end_is_damaged_although_it_decodes(tmp_path):
             noise = np.random.default_rng(number).integers(0, 2, (240, 320, 1), np.uint8)
             frame = av.VideoFrame.from_ndarray(flat ^ noise, format='rgb24')
             file.mux(stream.encode(frame.reformat(format='yuvj420p')))
-    place, size = packets(path)[7]
-    overwrite(path, place + size - 150, bytes(150))  # zeros are valid code words too
+    offset, size = packets(path)[7]
+    overwrite(path, offset + size - 150, bytes(150))  # zeros are valid code words too
     _, data_errors = read(path)
     assert list(data_errors) == [7]
 
@@ -127,8 +127,8 @@ def without_segment(data, marker):
 
 def without_restarts(data, first, last):
     """Remove the data between two restart markers, and one of the markers."""
-    places = [match.start() for match in re.finditer(rb'\xff[\xd0-\xd7]', data)]
-    return data[: places[first]] + data[places[last] :]
+    spans = [match.start() for match in re.finditer(rb'\xff[\xd0-\xd7]', data)]
+    return data[: spans[first]] + data[spans[last] :]
 
 
 DAMAGES = {
@@ -148,13 +148,13 @@ DAMAGES = {
 def test_a_jpeg_in_a_video_is_checked_like_one_in_a_file(tmp_path, damage):
     size = (320, 256)
     path = write_video(tmp_path / 'x.avi', 4, 'mjpeg', size=size, options={'slices': '16'})
-    place, length = packets(path)[2]
-    data = path.read_bytes()[place : place + length].rstrip(b'\0')
+    offset, length = packets(path)[2]
+    data = path.read_bytes()[offset : offset + length].rstrip(b'\0')
     assert data.count(b'\xff\xdd') == 1, 'the encoder must write restart markers'
     damaged = DAMAGES[damage](data)
     with pytest.raises(ImageFileError) as refused:
         decode_rgb(check_file(damaged.ljust(length, b'\0')))
-    overwrite(path, place, damaged.ljust(length, b'\0'))
+    overwrite(path, offset, damaged.ljust(length, b'\0'))
     found, data_errors = read(path)
     assert list(found) == [0, 1, 3]
     assert data_errors == {2: f'{path}: frame 2 cannot be used: {refused.value}'}
@@ -164,10 +164,10 @@ def test_a_jpeg_in_a_video_is_checked_like_one_in_a_file(tmp_path, damage):
 
 def test_a_jpeg_with_trailing_data_is_accepted(tmp_path):
     path = write_video(tmp_path / 'x.avi', 3, 'mjpeg')
-    place, size = packets(path)[2]
+    offset, size = packets(path)[2]
     content = path.read_bytes()
-    longer = content[place : place + size] + bytes(64)
-    head = content[: place - 4] + len(longer).to_bytes(4, 'little')
+    longer = content[offset : offset + size] + bytes(64)
+    head = content[: offset - 4] + len(longer).to_bytes(4, 'little')
     rewrite(path, head + longer + b'\0' * (len(longer) % 2))
     found, data_errors = read(path)
     assert (list(found), data_errors) == ([0, 1, 2], {})
@@ -199,8 +199,8 @@ def test_rejects_too_large_frames_before_decoding(tmp_path):
     content = path.read_bytes()
     side = int(MAX_PIXELS**0.5) + 1000
     size = side.to_bytes(2, 'big') * 2
-    for place, _ in packets(path):
-        header = content.index(b'\xff\xc0', place) + 5
+    for offset, _ in packets(path):
+        header = content.index(b'\xff\xc0', offset) + 5
         overwrite(path, header, size)
     with pytest.raises(FrameError):
         list(open_video(path).read(count()))

@@ -64,8 +64,8 @@ def test_numbers_do_not_depend_on_the_order_of_decoding(tmp_path, options):
 
 def test_a_destroyed_chunk_of_an_avi_keeps_later_numbers(tmp_path):
     path = write_video(tmp_path / 'x.avi', COUNT, 'mjpeg')
-    place, _ = packets(path)[9]
-    overwrite(path, place - 160, bytes(310))
+    position, _ = packets(path)[9]
+    overwrite(path, position - 160, bytes(310))
     assert assert_true(path) == [8, 9], 'the end of one frame, and the header of the next'
     assert open_video(path).data_errors == (f'{path}: frame 9: its place in the file is damaged',)
 
@@ -158,10 +158,10 @@ def test_a_destroyed_fragment_keeps_later_numbers(tmp_path, flags, lost, sound):
 
 def test_frames_stored_later_in_a_truncated_file_are_missing(tmp_path):
     path = write_video(tmp_path / 'x.mkv', COUNT, options={'bf': '3'})
-    places = packets(path)
+    spans = packets(path)
     for kept in range(COUNT - 8, COUNT):
         copy = tmp_path / f'{kept}.mkv'
-        copy.write_bytes(path.read_bytes()[: sum(places[kept - 1])])
+        copy.write_bytes(path.read_bytes()[: sum(spans[kept - 1])])
         found, data_errors = read(copy)
         assert found == {frame: frame for frame in found}
         assert data_errors
@@ -179,12 +179,12 @@ def test_truncation_of_other_formats_is_reported_if_their_end_shows_it(tmp_path,
     assert any('cut off' in error for error in open_video(path).data_errors)
 
 
-@pytest.mark.parametrize('place', [0.2, 0.37, 0.5, 0.71, 0.9])
-def test_bytes_lost_from_an_flv_file_keep_later_numbers(tmp_path, place):
+@pytest.mark.parametrize('position', [0.2, 0.37, 0.5, 0.71, 0.9])
+def test_bytes_lost_from_an_flv_file_keep_later_numbers(tmp_path, position):
     path = write_video(tmp_path / 'x.flv', COUNT)
     assert open_video(path).data_errors == ()
     whole = path.read_bytes()
-    start = int(place * len(whole))
+    start = int(position * len(whole))
     rewrite(path, whole[:start] + whole[start + 300 :])
     found, _ = read(path)
     assert found == {frame: frame for frame in found}
@@ -215,8 +215,8 @@ def test_rejects_an_mp4_without_its_header(tmp_path):
 @pytest.mark.parametrize('codec', ['mjpeg', 'h264'])
 def test_a_destroyed_cluster_of_a_matroska_file_keeps_later_numbers(tmp_path, codec):
     path = write_video(tmp_path / 'x.mkv', COUNT, codec)
-    places = packets(path)
-    overwrite(path, places[GOP + 2][0] - 4, bytes(places[GOP + 3][0] - places[GOP + 2][0]))
+    spans = packets(path)
+    overwrite(path, spans[GOP + 2][0] - 4, bytes(spans[GOP + 3][0] - spans[GOP + 2][0]))
     data_errors = assert_true(path)
     assert data_errors
     assert set(data_errors) <= set(range(GOP, 2 * GOP)), 'nothing else is lost'
@@ -225,8 +225,8 @@ def test_a_destroyed_cluster_of_a_matroska_file_keeps_later_numbers(tmp_path, co
 
 def test_a_matroska_file_without_its_first_frames_is_not_numbered(tmp_path):
     path = write_video(tmp_path / 'x.mkv', COUNT, 'mjpeg')
-    place, _ = packets(path)[0]
-    overwrite(path, place - 30, bytes(packets(path)[3][0] - place))
+    position, _ = packets(path)[0]
+    overwrite(path, position - 30, bytes(packets(path)[3][0] - position))
     found, data_errors = read(path)
     assert found == {}
     assert 'cannot be numbered' in data_errors[0]
@@ -235,8 +235,8 @@ def test_a_matroska_file_without_its_first_frames_is_not_numbered(tmp_path):
 def test_a_lost_packet_of_a_transport_stream_keeps_later_numbers(tmp_path):
     path = write_video(tmp_path / 'x.ts', COUNT, 'h264')
     content = path.read_bytes()
-    place = packets(path)[GOP + 3][0] // 188 * 188
-    rewrite(path, content[:place] + content[place + 188 * 4 :])
+    position = packets(path)[GOP + 3][0] // 188 * 188
+    rewrite(path, content[:position] + content[position + 188 * 4 :])
     data_errors = assert_true(path)
     assert data_errors
     assert set(data_errors) <= set(range(GOP - 3, 2 * GOP)), 'nothing else is lost'
