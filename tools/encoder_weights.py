@@ -16,7 +16,7 @@ import timm
 import torch
 from torch import Tensor
 
-from surgseg_ros.core.files import write_whole
+from surgseg_ros.core.files import write_atomically
 
 LICENSE: Final = 'Apache-2.0'
 MEAN: Final = (127 / 255,) * 3
@@ -86,7 +86,7 @@ def main(arguments: list[str] | None = None) -> int:
         if given.output.suffix != '.safetensors':
             raise WeightsError(f'output is {str(given.output)!r}: name a file *.safetensors')
         content = encoder_file(name, find_weights(SOURCES[name]))
-        write_whole(given.output, content)
+        write_atomically(given.output, content)
     except (WeightsError, OSError) as error:
         print(f'encoder_weights: {error}', file=sys.stderr)
         return 2

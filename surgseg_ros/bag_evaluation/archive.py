@@ -19,7 +19,7 @@ from surgseg_ros.bag_evaluation.runners import Job, JobResult, Outcome, Runner, 
 from surgseg_ros.bag_evaluation.stages import WorkerError
 from surgseg_ros.bags.reading import BagError
 from surgseg_ros.bags.sources import METADATA_FILE, STORAGES, storage_ending
-from surgseg_ros.core.files import cleaned_up, make_folder, remove_empty, write_whole, writing
+from surgseg_ros.core.files import cleaned_up, make_folder, remove_empty, write_atomically, writing
 from surgseg_ros.core.model_folder import SPEC_FILE, read_spec
 from surgseg_ros.evaluation.metrics import FrameCounts
 
@@ -159,7 +159,7 @@ class Store:
         """
         path = self._folder / _THREADS
         if not path.is_file():
-            write_whole(path, f'{default}\n'.encode())
+            write_atomically(path, f'{default}\n'.encode())
         return int(path.read_text())
 
     def remove_if_empty(self) -> None:
@@ -198,7 +198,7 @@ class Store:
         }
         buffer = io.BytesIO()
         np.savez_compressed(buffer, json=np.frombuffer(text, np.uint8), **columns)
-        write_whole(self._folder / f'{key}.npz', buffer.getvalue())
+        write_atomically(self._folder / f'{key}.npz', buffer.getvalue())
 
 
 def _refuse_to_overwrite(outputs: Sequence[Path]) -> None:

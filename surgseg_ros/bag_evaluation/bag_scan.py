@@ -223,7 +223,7 @@ def fingerprint(path: Path) -> str:
     return hasher.hexdigest()
 
 
-def count_odd_stamps(stamps: Stamps) -> dict[str, int]:
+def count_stamp_anomalies(stamps: Stamps) -> dict[str, int]:
     """
     Count anomalous stamps.
 

@@ -16,14 +16,14 @@ from typing import Any, Final, NamedTuple
 from surgseg_ros.bag_evaluation.accumulator import FrameAccumulator
 from surgseg_ros.bag_evaluation.bag_scan import Matching, frame_path
 from surgseg_ros.bag_evaluation.frames import (
-    Answer,
+    Completed,
     Decided,
     NonImage,
     Options,
     Rejected,
     Truncated,
     Truth,
-    begin_answer,
+    begin_completion,
     tracked,
 )
 from surgseg_ros.bag_evaluation.results import BagResult, ground_truth_numbers, make_result
@@ -100,38 +100,38 @@ class Collection:
     @property
     def blocks(self) -> int:
         """How many masks, and truths, are in use at most while they are collected."""
-        waiting_answers = QUEUE_DEPTH + self.workers
+        waiting_results = QUEUE_DEPTH + self.workers
         waiting_scores = 2 * self.workers
-        return waiting_answers + 2 * waiting_scores + 2 * QUEUE_DEPTH + 1  # one is being written
+        return waiting_results + 2 * waiting_scores + 2 * QUEUE_DEPTH + 1  # one is being written
 
 
-def collect(wanted: Collection, items: Iterable[Decided | NonImage]) -> BagResult:
+def collect(collection: Collection, items: Iterable[Decided | NonImage]) -> BagResult:
     """
     Collect the results of a bag.
 
-    :param wanted: what to collect.
+    :param collection: what to collect.
     :param items: from `decided`.
     :return: the result.
     :raises BagError: if the output cannot be used, or no image has a mask.
     """
     with ExitStack() as stack:
-        workers = stack.enter_context(WorkerPool(wanted.workers))
-        accumulator = FrameAccumulator(set(wanted.scanned.matching.of_image), workers)
+        workers = stack.enter_context(WorkerPool(collection.workers))
+        accumulator = FrameAccumulator(set(collection.scanned.matching.of_image), workers)
         writer = None
-        if wanted.output is not None:
-            writer = stack.enter_context(BagWriter(wanted.output, packed=True))
+        if collection.output is not None:
+            writer = stack.enter_context(BagWriter(collection.output, packed=True))
         writing = stack.enter_context(ThreadPoolExecutor(1, 'write'))  # ends before the writer
-        step = _Step(accumulator, writer, writing, wanted.options, wanted.instruments)
-        runs = wanted.instruments is not None
-        answers = (begin_answer(item, workers, runs=runs) for item in items)
-        follow(lambda found: step(found()), answers, QUEUE_DEPTH + workers.count)
+        step = _Step(accumulator, writer, writing, collection.options, collection.instruments)
+        runs = collection.instruments is not None
+        completions = (begin_completion(item, workers, runs=runs) for item in items)
+        follow(lambda found: step(found()), completions, QUEUE_DEPTH + workers.count)
         step.finish()
         counts = accumulator.finish()
         # Before the writer is closed, so that it leaves no bag if this raises.
-        accumulator.check_any(wanted.path, wanted.options.image_topic, ('mask',))
-    truth = wanted.scanned.truth_numbers(accumulator)
-    elapsed_s = time.monotonic() - wanted.started_s
-    return make_result(accumulator, counts, truth, wanted.scanned.identity, elapsed_s)
+        accumulator.check_any(collection.path, collection.options.image_topic, ('mask',))
+    truth = collection.scanned.truth_numbers(accumulator)
+    elapsed_s = time.monotonic() - collection.started_s
+    return make_result(accumulator, counts, truth, collection.scanned.identity, elapsed_s)
 
 
 class _Step:
@@ -162,10 +162,10 @@ class _Step:
         self._pipeline = CameraPipeline(options.pipeline, options.roi)
         self._announced = False
 
-    def __call__(self, item: Answer | NonImage) -> None:
+    def __call__(self, item: Completed | NonImage) -> None:
         """Process an item."""
-        if isinstance(item, Answer):
-            self._take_answer(tracked(item, self._pipeline))
+        if isinstance(item, Completed):
+            self._record_completed(tracked(item, self._pipeline))
         elif isinstance(item, Rejected):
             index = self._accumulator.add_frame(
                 item.stamp_ns, item.received_ns, 'rejected', item.ms
@@ -180,7 +180,7 @@ class _Step:
         elif isinstance(item, Truncated):
             self._accumulator.damage = item.text
 
-    def _take_answer(self, item: Answer) -> None:
+    def _record_completed(self, item: Completed) -> None:
         result, found = item.result, item.found
         index = self._accumulator.add_frame(
             stamp_ns(item.header), item.received_ns, _outcome(result), {**item.ms, 'write': 0.0}
@@ -212,7 +212,7 @@ class _Step:
         """Wait until all messages are written."""
         self._written.result()
 
-    def _write(self, item: Answer, writer: BagWriter, ms: dict[str, float]) -> None:
+    def _write(self, item: Completed, writer: BagWriter, ms: dict[str, float]) -> None:
         watch = Stopwatch()
         time_ns, header, found = item.received_ns, item.header, item.result.segmentation
         if not self._announced:

@@ -86,7 +86,7 @@ def evaluate(
     started_s = time.monotonic()
     scanned = _scan(path, options)
     workers = _workers(segmenter.runtime.device)
-    wanted = Collection(path, output, options, instruments, scanned, workers, started_s)
+    collection = Collection(path, output, options, instruments, scanned, workers, started_s)
     read = functools.partial(decoded, path, options, scanned.image_of_truth)
     with ExitStack() as stack:
         bar = stack.enter_context(_bar(path.name, scanned.images, progress))
@@ -97,8 +97,8 @@ def evaluate(
         pipeline = CameraPipeline(options.pipeline, options.roi)
         decisions = _shown(decided(items, segmenter, pipeline, options.confidence), bar)
         if not workers:
-            return collect(wanted, decisions)
-        return consumed(functools.partial(collect, wanted), decisions, wanted.blocks)
+            return collect(collection, decisions)
+        return consumed(functools.partial(collect, collection), decisions, collection.blocks)
 
 
 def _scan(path: Path, options: Options) -> Scanned:
@@ -207,13 +207,16 @@ def _inverted(matching: Matching) -> dict[int, int]:
 
 def _read(path: Path, options: Options, accumulator: FrameAccumulator, indices: _Indices) -> None:
     """Read masks and truths, but not the images."""
-    wanted = {options.mask_topic: indices.of_mask, options.ground_truth_topic: indices.of_truth}
-    topics = [name for name in wanted if name is not None]
+    collection = {
+        options.mask_topic: indices.of_mask,
+        options.ground_truth_topic: indices.of_truth,
+    }
+    topics = [name for name in collection if name is not None]
     counts = dict.fromkeys(topics, 0)
     with Bag(path) as bag:
         try:
             for topic, _, cdr in bag.messages(topics):
-                index = wanted[topic].get(counts[topic])
+                index = collection[topic].get(counts[topic])
                 counts[topic] += 1
                 if index is not None:
                     is_prediction = topic == options.mask_topic

@@ -148,7 +148,7 @@ class Truncated(NamedTuple):
     text: str
 
 
-class Answer(NamedTuple):
+class Completed(NamedTuple):
     """
     The result that the node would publish for an image.
 
@@ -256,7 +256,7 @@ def _image(received_ns: int, cdr: bytes, type_name: str, read_ms: Times) -> BagI
     except ImageError as error:
         cause, text = error.cause, f'image dropped: {error}'
     except Exception as error:  # no message may end the run, whatever it contains
-        cause, text = _reported(error, 'no mask for an image')
+        cause, text = _described(error, 'no mask for an image')
     watch.lap('parse')
     return Rejected(received_ns, read_stamp(cdr), cause, text, {**read_ms, **watch.times_ms()})
 
@@ -347,25 +347,25 @@ def _needed(decision: Decision, *, confidence: bool) -> Decision:
     return dataclasses.replace(decision, raw_mask=None, error=error)
 
 
-def begin_answer(
+def begin_completion(
     item: Decided | NonImage, workers: WorkerPool, *, runs: bool = False
-) -> Callable[[], Answer | NonImage]:
+) -> Callable[[], Completed | NonImage]:
     """
     Start to find the instruments of a decision, and their keypoints.
 
     :param item: from `decided`.
     :param workers: processes for that; the images stay here.
     :param runs: whether the instruments keep their runs and parts.
-    :return: a function that waits for the answer and returns it; other items are returned
+    :return: a function that waits for the result and returns it; other items are returned
         unchanged.
     """
     if not isinstance(item, Decided):
         return lambda: item
     needed = without_confidence(item.decision)
-    return functools.partial(_answer, item, workers.begin(find, needed, runs=runs))
+    return functools.partial(_complete, item, workers.begin(find, needed, runs=runs))
 
 
-def _answer(item: Decided, findings: Callable[[], Findings]) -> Answer:
+def _complete(item: Decided, findings: Callable[[], Findings]) -> Completed:
     found = findings()
     result = FrameResult(
         **{**vars(item.decision), 'stage_ms': found.stage_ms, 'warnings': found.warnings},
@@ -374,23 +374,23 @@ def _answer(item: Decided, findings: Callable[[], Findings]) -> Answer:
     ms = {**item.ms, **found.stage_ms}
     for stage, time_ms in found.ms.items():
         ms[stage] = ms.get(stage, 0.0) + time_ms
-    return Answer(item.received_ns, item.header, result, found, ms, item.warnings)
+    return Completed(item.received_ns, item.header, result, found, ms, item.warnings)
 
 
-def tracked(answer: Answer, pipeline: CameraPipeline) -> Answer:
+def tracked(completed: Completed, pipeline: CameraPipeline) -> Completed:
     """
-    Assign track ids to the instruments of an answer.
+    Assign track ids to the instruments of a result.
 
-    :param answer: must be called with every answer, in the order of the bag.
+    :param completed: a result; all must be passed, in the order of the bag.
     :param pipeline: pipeline of the bag's camera.
-    :return: the answer with ids; pieces that the tracks join have the keypoints of the whole.
+    :return: the result with ids; pieces that the tracks join have the keypoints of the whole.
     """
-    result, found = pipeline.track(answer.result, answer.found.observed), answer.found
+    result, found = pipeline.track(completed.result, completed.found.observed), completed.found
     labels, before = ([i.label for i in each.instruments] for each in (result, found))
     if labels != before:  # joined, or without a decision
         found = found._replace(geometries=geometries_of(result))
-    return answer._replace(result=result, found=found, ms={**answer.ms, **result.stage_ms})
+    return completed._replace(result=result, found=found, ms={**completed.ms, **result.stage_ms})
 
 
-def _reported(error: Exception, what: str) -> tuple[str, str]:
+def _described(error: Exception, what: str) -> tuple[str, str]:
     return type(error).__name__, f'{what}: {describe(error)}'

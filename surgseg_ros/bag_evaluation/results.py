@@ -90,7 +90,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from surgseg_ros.bag_evaluation.accumulator import FrameAccumulator
-from surgseg_ros.bag_evaluation.bag_scan import Matching, count_odd_stamps
+from surgseg_ros.bag_evaluation.bag_scan import Matching, count_stamp_anomalies
 from surgseg_ros.bag_evaluation.frames import Options
 from surgseg_ros.core.labels import CLASS_NAMES
 from surgseg_ros.core.timing import percentiles
@@ -199,7 +199,7 @@ def make_result(
         'with_ground_truth': len(counts),
         **{outcome: accumulator.count_outcomes(outcome) for outcome in _COUNTED[2:]},
         'ground_truth': ground_truth and dict(ground_truth),
-        'frames_by_stamp': count_odd_stamps([frame['stamp_ns'] for frame in frames]),
+        'frames_by_stamp': count_stamp_anomalies([frame['stamp_ns'] for frame in frames]),
         **scores({'': counts}),
         'latency_ms': _latencies(frames),
         'elapsed_s': elapsed_s,
@@ -247,7 +247,7 @@ def merge(
         **_sums(each, _COUNTED),
         'ground_truth': _sums(truths, truths[0]) if truths else None,
         'frames_by_stamp': _sums(
-            [numbers['frames_by_stamp'] for numbers in each], count_odd_stamps([])
+            [numbers['frames_by_stamp'] for numbers in each], count_stamp_anomalies([])
         ),
         **scores({name: results[name].counts for name in bags}),
         **(scores_of_masks({name: results[name].counts for name in bags}) if recorded else {}),

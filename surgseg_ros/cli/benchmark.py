@@ -22,7 +22,7 @@ from surgseg_ros.cli.arguments import (
     positive_int,
     svg_file,
 )
-from surgseg_ros.core.files import check_file, check_folder, scratch_folder, write_whole
+from surgseg_ros.core.files import check_file, check_folder, scratch_folder, write_atomically
 from surgseg_ros.core.model_folder import DEFAULT_MODEL, find_model
 from surgseg_ros.core.timing import Progress
 
@@ -71,9 +71,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     measure = _end_to_end if options.end_to_end else _stages
     with Progress('benchmark') as progress:
         report: dict[str, Any] = measure(options, progress, begun_s)
-    write_whole(options.json, (json.dumps(report, indent=2) + '\n').encode())
+    write_atomically(options.json, (json.dumps(report, indent=2) + '\n').encode())
     if options.plot:
-        write_whole(options.plot, plot(report).encode())
+        write_atomically(options.plot, plot(report).encode())
     print(table(report))
     return 0
 

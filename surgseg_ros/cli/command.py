@@ -269,9 +269,9 @@ class Signals:
             raise KeyboardInterrupt
 
     def _watch(self, reading: int) -> None:
-        while heard := os.read(reading, 1):
-            if heard[0] in _SIGNALS:
-                self.number = self.number or heard[0]
+        while received := os.read(reading, 1):
+            if received[0] in _SIGNALS:
+                self.number = self.number or received[0]
                 threading.Event().wait(_GRACE_S)
                 self._end_now()
 

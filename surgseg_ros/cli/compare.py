@@ -25,7 +25,7 @@ from surgseg_ros.comparison.differences import (
     scored_bags,
 )
 from surgseg_ros.core.errors import counted
-from surgseg_ros.core.files import check_file, write_whole
+from surgseg_ros.core.files import check_file, write_atomically
 
 _MIN_WIDTH = 18
 
@@ -140,7 +140,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     worse = find_worse(compared, limits, options.rule)
     if options.json:
         document = _document(options, results, common, compared, worse)
-        write_whole(options.json, (json.dumps(document, indent=2) + '\n').encode())
+        write_atomically(options.json, (json.dumps(document, indent=2) + '\n').encode())
     names = [_name(result, path) for result, path in zip(results, (options.a, options.b))]
     print(f'{comparison_table(names, common, compared, worse)}\n\n{_verdict(worse, options)}')
     return 1 if worse else 0

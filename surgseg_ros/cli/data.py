@@ -36,10 +36,10 @@ from surgseg_ros.core.errors import counted
 from surgseg_ros.core.files import (
     check_file,
     check_new_folder,
-    check_place,
+    check_new_path,
     new_folder,
     replacing,
-    write_whole,
+    write_atomically,
 )
 from surgseg_ros.core.segmentation import CAMERAS
 from surgseg_ros.evaluation.frames import (
@@ -91,7 +91,7 @@ def run_make_bag(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     if options.storage not in (None, STORAGES.get(options.output.suffix, options.storage)):
         parser.error(f'--storage {options.storage} does not fit --output {options.output}')
-    check_place(options.output)
+    check_new_path(options.output)
     for path, source in _plan(options.input, options.output, options.every):
         data_errors: dict[int, str] = {}
         frames = labelled_frames(source, options.crop, data_errors)
@@ -347,10 +347,10 @@ def run_inspect_data(argv: Sequence[str] | None = None) -> int:
     summary = summarize(found, examinations, find_losses(options.data))
     print(format_summary(summary))
     if options.json:
-        write_whole(options.json, (json.dumps(summary, indent=2) + '\n').encode())
+        write_atomically(options.json, (json.dumps(summary, indent=2) + '\n').encode())
     if options.output:
         sheet = data_sheet(*sheet_contents(found.samples, examinations, SHEET_IMAGE_PX))
-        write_whole(options.output / IMAGE_FILE, sheet)
+        write_atomically(options.output / IMAGE_FILE, sheet)
         print(f'\nimage: {options.output / IMAGE_FILE}')
     return _print_errors(summary['faults'], options.json)
 

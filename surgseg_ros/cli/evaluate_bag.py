@@ -33,9 +33,9 @@ from surgseg_ros.core.files import (
     check_file,
     check_folder,
     check_new_folder,
-    check_place,
+    check_new_path,
     new_folder,
-    write_whole,
+    write_atomically,
 )
 from surgseg_ros.core.parameters import DEFAULTS, PRECISIONS
 from surgseg_ros.core.params_file import (
@@ -76,15 +76,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     is_one = len(paths) == 1 and is_bag(paths[0])
     bags = find_bags(paths, arguments.output)
     outputs = _outputs(arguments.output, list(bags), is_one)
-    store = None if is_one else Store(arguments.work or _beside(arguments.json))
+    store = None if is_one else Store(arguments.work or _work_folder(arguments.json))
     with _made(arguments, store) as making:
         options = replace(_options(arguments, parameters, store), instruments=making)
         merged = run(plan(bags, outputs, options), _runner(arguments), store, options)
-    write_whole(arguments.json, (json.dumps(merged, indent=1) + '\n').encode())
+    write_atomically(arguments.json, (json.dumps(merged, indent=1) + '\n').encode())
     print(summary(merged))
     if arguments.report:
         print(f'report: {write_report(arguments.report, merged, bags, outputs)}')
-    for line in complaints(merged):
+    for line in describe_problems(merged):
         print(f'evaluate_bag: {line}', file=sys.stderr)
     damaged = any(numbers['damage'] for numbers in merged['bags'].values())
     return 1 if damaged or merged['unreadable'] else 0
@@ -239,7 +239,7 @@ def _check_targets(arguments: argparse.Namespace, bags: Sequence[Path]) -> None:
     if output in [path.resolve() for path in bags]:
         raise BagError(f'--output {str(output)!r} is where the bags are: choose another place')
     if output:
-        (check_place if output.suffix == OUTPUT_SUFFIX else check_folder)(output)
+        (check_new_path if output.suffix == OUTPUT_SUFFIX else check_folder)(output)
     if arguments.work:
         check_folder(arguments.work)
     if arguments.instruments:
@@ -268,7 +268,7 @@ def _outputs(output: Path | None, names: Sequence[str], is_one: bool) -> dict[st
     return {name: path for path, name in of_output.items()}
 
 
-def _beside(path: Path) -> Path:
+def _work_folder(path: Path) -> Path:
     return path.with_name(f'{path.name}.work')
 
 
@@ -298,7 +298,7 @@ def summary(merged: dict[str, Any]) -> str:
     return '\n'.join((*lines, '', f'masks: sha256 {merged["mask_sha256"]}'))
 
 
-def complaints(merged: dict[str, Any]) -> list[str]:
+def describe_problems(merged: dict[str, Any]) -> list[str]:
     """
     Describe losses, failures and messages that were left out.
 
@@ -314,7 +314,7 @@ def complaints(merged: dict[str, Any]) -> list[str]:
         for kind in ('unmatched', 'ambiguous'):
             if truth.get(kind):
                 lines.append(f'{name}: {truth[kind]} of {truth["messages"]} truths are {kind}')
-        if odd := {kind: n for kind, n in numbers['frames_by_stamp'].items() if n}:
-            counts = ', '.join(f'{n} {kind}' for kind, n in odd.items())
+        if anomalies := {kind: n for kind, n in numbers['frames_by_stamp'].items() if n}:
+            counts = ', '.join(f'{n} {kind}' for kind, n in anomalies.items())
             lines.append(f'{name}: anomalous stamps of images: {counts}')
     return lines

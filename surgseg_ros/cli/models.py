@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from surgseg_ros.cli.arguments import MODEL_HELP, positive_int
 from surgseg_ros.core.errors import counted
-from surgseg_ros.core.files import check_file, write_whole
+from surgseg_ros.core.files import check_file, write_atomically
 from surgseg_ros.core.model_folder import (
     DEFAULT_MODEL,
     PRECISIONS,
@@ -163,10 +163,10 @@ def _read_frames(frames: Sequence[Frame]) -> Iterator[ValidationFrame]:
 def _write_calibrated(model: Path, before: ModelSpec, spec: ModelSpec) -> None:
     """Write model.json, and the model card unless it was edited."""
     path = model / README
-    reported = path.read_text() if path.exists() else model_card(before)
+    existing = path.read_text() if path.exists() else model_card(before)
     write_spec(model, spec)
-    if reported == model_card(before):
-        write_whole(path, model_card(spec).encode())
+    if existing == model_card(before):
+        write_atomically(path, model_card(spec).encode())
     else:
         print(f'calibrate: {path} differs from what `train` writes, and is unchanged')
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from surgseg_ros.cli.arguments import MODEL_HELP, PRECISION_HELP, positive_int
 from surgseg_ros.core.errors import counted
-from surgseg_ros.core.files import check_file, write_whole
+from surgseg_ros.core.files import check_file, write_atomically
 from surgseg_ros.core.instrument_files import INSTANCES_FOLDER, INSTRUMENTS_FOLDER
 from surgseg_ros.core.labels import CLASS_NAMES
 from surgseg_ros.core.model_folder import DEFAULT_MODEL, find_model
@@ -69,7 +69,7 @@ def _score_masks(options: argparse.Namespace) -> int:
     counts, steps = count_all(pairs, options.workers or 1)
     missing = [pair.name for pair in pairs if pair.predicted is None]
     summary = {**summarize(counts), 'flicker': summarize_steps(steps), 'missing': missing}
-    write_whole(options.json, (json.dumps(summary, indent=2) + '\n').encode())
+    write_atomically(options.json, (json.dumps(summary, indent=2) + '\n').encode())
     print(_scores_table(summary))
     if options.report:
         path = write_report(options.report, summary, pairs, counts, options.frames)
@@ -82,7 +82,7 @@ def _score_instruments(options: argparse.Namespace) -> int:
     pairs = find_pairs(*folders, missing, INSTANCES_FOLDER, INSTRUMENTS_FOLDER)
     summary = summarize_instruments(count_instrument_pairs(pairs, options.workers or 1))
     summary['missing'] = [pair.name for pair in pairs if pair.predicted is None]
-    write_whole(options.json, (json.dumps(summary, indent=2) + '\n').encode())
+    write_atomically(options.json, (json.dumps(summary, indent=2) + '\n').encode())
     print(_instruments_table(summary))
     return 0
 
@@ -97,7 +97,7 @@ def _score_model(options: argparse.Namespace) -> int:
     model, precision = find_model(options.model or DEFAULT_MODEL), options.precision or AUTO
     segmenter = Segmenter.load(model, *how, precision=precision)
     measured = measure(segmenter, sets, options.leave_out or ())
-    write_whole(options.json, (json.dumps(measured, indent=2) + '\n').encode())
+    write_atomically(options.json, (json.dumps(measured, indent=2) + '\n').encode())
     print(_measured_table(measured))
     return 0
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Final, NamedTuple
 
-from surgseg_ros.core.files import make_folder, write_whole
+from surgseg_ros.core.files import make_folder, write_atomically
 from surgseg_ros.core.timing import LONGEST_SILENCE_S
 
 _LOG: Final = logging.getLogger(__name__)
@@ -31,11 +31,11 @@ class Entry(NamedTuple):
     """
     The content of a cache entry.
 
-    :param facts: JSON values.
+    :param values: JSON values.
     :param parts: contents of files.
     """
 
-    facts: Mapping[str, Any]
+    values: Mapping[str, Any]
     parts: tuple[bytes, ...]
 
 
@@ -107,7 +107,7 @@ class Cache:
         self._make_folder()
         if path.is_symlink():  # writing would follow it
             path.unlink()
-        write_whole(path, _pack(entry))
+        write_atomically(path, _pack(entry))
         with contextlib.suppress(OSError):
             entries = sorted(path.parent.glob(f'*{_SUFFIX}'), key=lambda x: -x.stat().st_mtime)
             for old in (*entries[self._kept :], *path.parent.glob(f'*{_SUFFIX}.*')):
@@ -137,14 +137,14 @@ class Cache:
 
 def _wait_for_lock(lock: IO[str], waiting: str) -> None:
     """Lock a file, but do not wait forever for a process that may hang."""
-    start_s = reported_s = time.monotonic()
+    start_s = next_log_s = time.monotonic()
     while time.monotonic() < start_s + _LONGEST_WAIT_S:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            if time.monotonic() >= reported_s:
+            if time.monotonic() >= next_log_s:
                 _LOG.info(waiting)
-                reported_s = time.monotonic() + LONGEST_SILENCE_S
+                next_log_s = time.monotonic() + LONGEST_SILENCE_S
             time.sleep(_POLL_S)
         else:
             return
@@ -170,8 +170,8 @@ def _discard(path: Path, reason: str) -> None:
 
 def _pack(entry: Entry) -> bytes:
     sizes = [len(part) for part in entry.parts]
-    facts = json.dumps({'facts': dict(entry.facts), 'sizes': sizes}).encode()
-    content = b'\n'.join((facts, b''.join(entry.parts)))
+    head = json.dumps({'facts': dict(entry.values), 'sizes': sizes}).encode()
+    content = b'\n'.join((head, b''.join(entry.parts)))
     return hashlib.sha256(content).hexdigest().encode() + b'\n' + content
 
 

@@ -10,7 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 from opcode import opmap
 from typing import Final
 
-_OURS: Final = ('surgseg_ros', 'tools.end_to_end')
+_PACKAGES: Final = ('surgseg_ros', 'tools.end_to_end')
 """Packages whose errors are raised on purpose: this one, and that of `benchmark` in a checkout."""
 
 _REMEDIES: Final[Mapping[int, str]] = {
@@ -102,14 +102,14 @@ def explain(error: BaseException) -> str | None:
             'a worker process was killed, probably because memory ran out: use fewer '
             'workers, or free some memory'
         )
-    if is_ours(error):
+    if is_raised_by_package(error):
         return _text(error)
     text = str(error).lower()
     for part, remedy in _OF_MACHINE:
         if part in text:
             matching = next(line for line in str(error).splitlines() if part in line.lower())
             return f'{matching.strip().rstrip(".")}: {remedy}'
-    if isinstance(error, ImportError) and not (error.name or '').startswith(_OURS):
+    if isinstance(error, ImportError) and not (error.name or '').startswith(_PACKAGES):
         return missing_library(error)
     if isinstance(error, _BUGS) or not isinstance(error, Exception):
         return None
@@ -166,21 +166,21 @@ def explain_os_error(error: OSError) -> str:
     return f'{named}{text}' + (f'; {remedy}' if remedy else '')
 
 
-def is_ours(error: BaseException) -> bool:
+def is_raised_by_package(error: BaseException) -> bool:
     """
     Return whether this package raised an error on purpose, with a text for users.
 
     :param error: any error except an OSError with an errno.
     :return: True if its class belongs to this package, or a `raise` in this package raised it.
     """
-    if type(error).__module__.startswith(_OURS):
+    if type(error).__module__.startswith(_PACKAGES):
         return True
     if type(error) not in (ValueError, RuntimeError, ArithmeticError):
         return False
     last = error.__traceback__
     while last is not None and last.tb_next is not None:
         last = last.tb_next
-    if last is None or not str(last.tb_frame.f_globals.get('__name__')).startswith(_OURS):
+    if last is None or not str(last.tb_frame.f_globals.get('__name__')).startswith(_PACKAGES):
         return False
     # Native code that our function calls, such as that of torch, has no frame.
     return last.tb_frame.f_code.co_code[last.tb_lasti] == opmap['RAISE_VARARGS']
@@ -224,8 +224,8 @@ def is_of_machine(error: Exception) -> bool:
     :param error: raised by a Segmenter.
     :return: True if the machine is the cause.
     """
-    ours = isinstance(error, (RuntimeError, MemoryError))
-    return ours or type(error).__module__.startswith('onnxruntime')
+    is_failure = isinstance(error, (RuntimeError, MemoryError))
+    return is_failure or type(error).__module__.startswith('onnxruntime')
 
 
 def describe(error: Exception) -> str:

@@ -98,13 +98,13 @@ def replacing(path: Path, *, partial: str = _PARTIAL, sync: bool = True) -> Iter
         name = target.name
         if len(os.fsencode(name)) <= _LONGEST_NAME < len(os.fsencode(name + partial)):
             name = name[: len(name) // 2]
-        beside = target.with_name(name + partial)
-        with folder_for(target), _unfinished_at(beside):
-            yield beside
+        temporary = target.with_name(name + partial)
+        with folder_for(target), _unfinished_at(temporary):
+            yield temporary
             if sync:
-                with beside.open('rb+') as file:
+                with temporary.open('rb+') as file:
                     os.fsync(file.fileno())
-            beside.replace(target)
+            temporary.replace(target)
 
 
 def read_limited(path: Path, max_bytes: int) -> bytes:
@@ -124,7 +124,7 @@ def read_limited(path: Path, max_bytes: int) -> bytes:
     return data
 
 
-def read_beside(path: Path, name: str, max_bytes: int) -> bytes:
+def read_in_folder(path: Path, name: str, max_bytes: int) -> bytes:
     """
     Read a file of a folder, such as that of a model; reject links to files outside the folder.
 
@@ -150,7 +150,7 @@ def read_beside(path: Path, name: str, max_bytes: int) -> bytes:
         return file.read(max_bytes)
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes) -> None:
     """
     Write a file completely or not at all.
 
@@ -273,7 +273,7 @@ def check_file(path: Path) -> None:
             raise OSError(errno.EACCES, os.strerror(errno.EACCES))
 
 
-def check_place(path: Path) -> None:
+def check_new_path(path: Path) -> None:
     """
     Check that a file or folder can be created, before a long computation of its content.
 
@@ -313,7 +313,7 @@ def check_new_folder(path: Path) -> None:
     check_folder(path)
 
 
-def check_room(folder: Path, size_bytes: int) -> None:
+def check_free_space(folder: Path, size_bytes: int) -> None:
     """
     Check the free space of a disk, before a native library writes files and ignores errors.
 

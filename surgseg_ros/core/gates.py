@@ -169,8 +169,8 @@ class Gates:
             return
         last, self._last = self._last, sample
         same = last is not None and all(
-            np.array_equal(ours, theirs)
-            for ours, theirs in zip(
+            np.array_equal(one, other)
+            for one, other in zip(
                 (*last.planes, last.strips), (*sample.planes, sample.strips), strict=True
             )
         )

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from surgseg_ros.core.files import read_beside, write_whole
+from surgseg_ros.core.files import read_in_folder, write_atomically
 from surgseg_ros.core.labels import CLASS_NAMES, class_table_difference
 
 if TYPE_CHECKING:
@@ -267,7 +267,7 @@ def read_spec(folder: Path | str) -> ModelSpec:
                 f'the model folder does not exist: give a folder that `train` wrote, '
                 f'with {SPEC_FILE} and {WEIGHTS_FILE}'
             )
-        return ModelSpec.from_json(read_beside(path, SPEC_FILE, _LARGEST_SPEC_BYTES))
+        return ModelSpec.from_json(read_in_folder(path, SPEC_FILE, _LARGEST_SPEC_BYTES))
     except OSError as error:
         raise ModelError(
             f'{path}: cannot be read ({error.strerror}); give a folder that `train` wrote'
@@ -317,7 +317,7 @@ def read_checked(path: Path, sha256: str) -> bytes:
     :raises ModelError: if it is missing, truncated, changed, too large, or a link to elsewhere.
     """
     try:
-        content = read_beside(path, SPEC_FILE, _LARGEST_FILE_BYTES)
+        content = read_in_folder(path, SPEC_FILE, _LARGEST_FILE_BYTES)
     except OSError as error:
         raise ModelError(
             f'{path}: cannot be read ({error.strerror}); copy the whole model folder'
@@ -353,8 +353,8 @@ def write_model(folder: Path | str, spec: ModelSpec, weights: Mapping[str, Tenso
     written = replace(spec, weights_sha256=digest, exports={}, self_test={})
     text = written.to_json().encode()  # before anything is written
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / WEIGHTS_FILE, content)
-    write_whole(folder / SPEC_FILE, text)
+    write_atomically(folder / WEIGHTS_FILE, content)
+    write_atomically(folder / SPEC_FILE, text)
     return written
 
 
@@ -366,7 +366,7 @@ def write_spec(folder: Path | str, spec: ModelSpec) -> None:
     :param spec: the specification as read, with changes that do not concern those files.
     :raises ModelError: if the specification cannot be written.
     """
-    write_whole(Path(folder) / SPEC_FILE, spec.to_json().encode())
+    write_atomically(Path(folder) / SPEC_FILE, spec.to_json().encode())
 
 
 DEFAULT_MODEL: Final = 'default'

@@ -154,9 +154,9 @@ class TemporalFilter:
 
     def reset(self) -> None:
         """Forget earlier images, because another camera, model or video starts."""
-        self._shown = np.zeros((0, 0), np.uint8)
-        self._wanted = self._shown
-        self._count = self._shown
+        self._output = np.zeros((0, 0), np.uint8)
+        self._candidate = self._output
+        self._count = self._output
         self._stamp_ns: int | None = None
         self._cuts = CutDetector()
 
@@ -178,15 +178,15 @@ class TemporalFilter:
         began = self._begins(segmentation.mask, stamp_ns, self._cuts.is_cut(image))
         self._stamp_ns = stamp_ns
         if began:
-            self._shown = segmentation.mask.copy()
-            self._wanted = self._shown.copy()
-            self._count = np.zeros_like(self._shown)
+            self._output = segmentation.mask.copy()
+            self._candidate = self._output.copy()
+            self._count = np.zeros_like(self._output)
             return Filtered(segmentation, segmentation, began)
         filtered = self._update(segmentation.mask, confidence)
         return Filtered(
             # The network's grid confidence is not valid for the classes that are kept.
             dataclasses.replace(
-                segmentation, mask=self._shown.copy(), confidence=filtered, grid_confidence=None
+                segmentation, mask=self._output.copy(), confidence=filtered, grid_confidence=None
             ),
             segmentation,
             '',
@@ -196,7 +196,7 @@ class TemporalFilter:
         """Return why the filter restarts with this image; empty if it does not."""
         if self._stamp_ns is None:
             return 'first'
-        if mask.shape != self._shown.shape:
+        if mask.shape != self._output.shape:
             return 'size'
         if not 0 <= stamp_ns - self._stamp_ns <= self._longest_gap_ns:
             return 'stamp'
@@ -211,26 +211,26 @@ class TemporalFilter:
         filtered = np.empty_like(confidence)
         for top in range(0, len(raw), _BAND_ROWS):
             band = np.s_[top : top + _BAND_ROWS]
-            planes = (plane[band] for plane in (self._shown, self._wanted, self._count))
+            planes = (plane[band] for plane in (self._output, self._candidate, self._count))
             filtered[band] = self._update_band(raw[band], confidence[band], *planes)
         return filtered
 
     def _update_band(
-        self, raw: Plane, confidence: Plane, shown: Plane, wanted: Plane, count: Plane
+        self, raw: Plane, confidence: Plane, output: Plane, candidate: Plane, count: Plane
     ) -> Plane:
         """Update the last three arguments, and return the confidence; all work on bytes."""
-        other = _plane(cv2.compare(raw, shown, cv2.CMP_NE))
+        other = _plane(cv2.compare(raw, output, cv2.CMP_NE))
         # Counted from 1 for a new class, and only if it differs from the class that is shown.
-        count &= _plane(cv2.compare(raw, wanted, cv2.CMP_EQ))
+        count &= _plane(cv2.compare(raw, candidate, cv2.CMP_EQ))
         count += 1
         count &= other
-        wanted[:] = raw
+        candidate[:] = raw
         # NO_DECISION takes effect at once; only another class has to persist.
-        goes = _reaches(count, self._frames)
-        goes |= _reaches(confidence, self._threshold)
-        goes |= _reaches(raw, NO_DECISION)
-        shown ^= (shown ^ raw) & goes
-        kept = other & ~goes
+        changes = _reaches(count, self._frames)
+        changes |= _reaches(confidence, self._threshold)
+        changes |= _reaches(raw, NO_DECISION)
+        output ^= (output ^ raw) & changes
+        kept = other & ~changes
         # A kept class has at most 1 - p of the chosen one, and not more than p.
         maximum = cv2.min(confidence, cv2.bitwise_not(confidence))
         return _plane(cv2.min(confidence, cv2.max(maximum, ~kept)))
@@ -250,10 +250,10 @@ def _coarse(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     return cv2.resize(sparse, _COARSE, interpolation=cv2.INTER_AREA).astype(np.float32)
 
 
-def _difference(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> float:
+def _difference(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
     """Return the difference of two images relative to their brightness, 0..1."""
-    total = float(np.maximum(ours, theirs).sum())
-    return float(np.abs(ours - theirs).sum()) / total if total else 0.0
+    total = float(np.maximum(first, second).sum())
+    return float(np.abs(first - second).sum()) / total if total else 0.0
 
 
 def drop_small_regions(

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from surgseg_ros.core.files import write_whole
+from surgseg_ros.core.files import write_atomically
 from surgseg_ros.core.fitting import prepare
 from surgseg_ros.core.labels import CLASS_COUNT, NO_DECISION
 from surgseg_ros.core.model_folder import SPEC_FILE, ModelError, ModelSpec, read_model
@@ -86,7 +86,7 @@ def add_self_test(folder: Path | str) -> ModelSpec:
     """
     spec, weights = read_model(folder)
     written = replace(spec, self_test=make_self_test(spec, load_network(spec, weights)))
-    write_whole(Path(folder) / SPEC_FILE, written.to_json().encode())
+    write_atomically(Path(folder) / SPEC_FILE, written.to_json().encode())
     return written
 
 

@@ -88,7 +88,7 @@ class LocatedInstrument:
     covariance: Points
 
 
-class _Sighting(NamedTuple):
+class _Observation(NamedTuple):
     """An instrument in one image, in pixels of the rectified image."""
 
     instrument: Instrument
@@ -131,20 +131,20 @@ def locate_instruments(
 
 def _sightings(
     calibration: StereoCalibration, camera: int, result: CameraResult
-) -> list[_Sighting]:
+) -> list[_Observation]:
     """Find the instruments whose tip and shaft are visible in one image."""
     found = []
     geometries = find_geometries(result.instruments, result.mask, result.roi)
     for instrument, geometry in zip(result.instruments, geometries):
-        sighting = _sighting(calibration, camera, instrument, geometry)
-        if sighting is not None:
-            found.append(sighting)
+        observation = _observe(calibration, camera, instrument, geometry)
+        if observation is not None:
+            found.append(observation)
     return found
 
 
-def _sighting(
+def _observe(
     calibration: StereoCalibration, camera: int, instrument: Instrument, geometry: Geometry
-) -> _Sighting | None:
+) -> _Observation | None:
     points = {point.kind: point for point in geometry.keypoints}
     kinds = KeypointKind
     tip, end, entry = (points.get(k) for k in (kinds.TIP, kinds.SHAFT_AXIS, kinds.SHAFT_ENTRY))
@@ -164,7 +164,7 @@ def _sighting(
         _EDGE_SIGMA * end.sigma_px / length_px, _SHORT_RAD * (width / length_px) ** 4
     )
     growth = _growth(seen[1], angle, width, seen[3:])
-    return _Sighting(instrument, tip, seen[0], seen[1], angle, sigma, width, growth, length_px)
+    return _Observation(instrument, tip, seen[0], seen[1], angle, sigma, width, growth, length_px)
 
 
 def _growth(end: Points, angle_rad: float, width_px: float, edges: Points) -> float | None:
@@ -182,10 +182,10 @@ def _growth(end: Points, angle_rad: float, width_px: float, edges: Points) -> fl
 
 def _match(
     calibration: StereoCalibration,
-    first: Sequence[_Sighting],
-    second: Sequence[_Sighting],
+    first: Sequence[_Observation],
+    second: Sequence[_Observation],
     sign: float,
-) -> tuple[list[tuple[_Sighting, _Sighting]], float]:
+) -> tuple[list[tuple[_Observation, _Observation]], float]:
     """
     Match the instruments of both images by class, row, direction and width.
 
@@ -204,7 +204,9 @@ def _match(
     return [(first[i], second[j]) for i, j in kept], total
 
 
-def _cost(calibration: StereoCalibration, one: _Sighting, two: _Sighting, sign: float) -> float:
+def _cost(
+    calibration: StereoCalibration, one: _Observation, two: _Observation, sign: float
+) -> float:
     """Return the sum of squared normalized differences; infinite if they cannot be the same."""
     if one.instrument.label != two.instrument.label:
         return math.inf
@@ -227,8 +229,8 @@ def _cost(calibration: StereoCalibration, one: _Sighting, two: _Sighting, sign: 
 def _locate(
     calibration: StereoCalibration,
     results: tuple[CameraResult, CameraResult],
-    one: _Sighting,
-    two: _Sighting,
+    one: _Observation,
+    two: _Observation,
 ) -> LocatedInstrument | None:
     """Triangulate a pair; None if its depth is too uncertain."""
     disparity = _disparity(calibration, results, one, two)
@@ -292,15 +294,15 @@ def _pose(calibration: StereoCalibration, end: Points, values: Points) -> Points
 def _disparity(
     calibration: StereoCalibration,
     results: tuple[CameraResult, CameraResult],
-    one: _Sighting,
-    two: _Sighting,
+    one: _Observation,
+    two: _Observation,
 ) -> Disparity | None:
     """Find the disparity of the tip from the outlines around it."""
     outlines = []
-    for camera, (result, sighting) in enumerate(zip(results, (one, two))):
-        tip = sighting.raw_tip.xy_px
-        radius_px = max(_RADIUS * sighting.width_px, _MIN_RADIUS * result.mask.shape[0])
-        seen = find_outline(result.mask, sighting.instrument, tip, radius_px)
+    for camera, (result, observation) in enumerate(zip(results, (one, two))):
+        tip = observation.raw_tip.xy_px
+        radius_px = max(_RADIUS * observation.width_px, _MIN_RADIUS * result.mask.shape[0])
+        seen = find_outline(result.mask, observation.instrument, tip, radius_px)
         points, outside = (
             calibration.rectify(camera, points)
             for points in (seen.points, seen.points + seen.normals)
@@ -313,7 +315,7 @@ def _disparity(
 
 
 def _slope(
-    calibration: StereoCalibration, one: _Sighting, two: _Sighting, disparity_px: float
+    calibration: StereoCalibration, one: _Observation, two: _Observation, disparity_px: float
 ) -> tuple[float, float]:
     """
     Estimate the relative change of the disparity along the shaft, per pixel, and its deviation.

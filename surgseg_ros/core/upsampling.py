@@ -131,21 +131,21 @@ def _interpolate_planes(grid: Grid, mask: Classes, confidence: Classes | None) -
     """Compare all classes for all pixels, plane by plane: faster if most cells are mixed."""
     size = (mask.shape[1], mask.shape[0])
     best = cv2.resize(grid.logits[0], size)
-    rival, better = np.empty_like(best), np.ones(best.shape, bool)
+    other, better = np.empty_like(best), np.ones(best.shape, bool)
     mask[:] = 0
     for number, plane in enumerate(grid.logits):
         if number:
-            cv2.resize(plane, size, dst=rival)
-            np.greater(rival, best, out=better)
+            cv2.resize(plane, size, dst=other)
+            np.greater(other, best, out=better)
             np.maximum(mask, better.view(np.uint8) * np.uint8(number), out=mask)
-            np.maximum(best, rival, out=best)
+            np.maximum(best, other, out=best)
         if confidence is not None and grid.probabilities is not None:
             of_class = (
                 np.exp(np.float32(grid.inverse_temperature) * (plane - grid.largest))
                 * grid.probabilities
             )
-            reported = cv2.convertScaleAbs(cv2.resize(of_class, size, dst=rival), alpha=255)
-            cv2.copyTo(reported, better.view(np.uint8), confidence)
+            scaled = cv2.convertScaleAbs(cv2.resize(of_class, size, dst=other), alpha=255)
+            cv2.copyTo(scaled, better.view(np.uint8), confidence)
 
 
 def _batches(grid: Grid, cells: Indices) -> list[Indices]:
@@ -237,11 +237,11 @@ def _argmax(
     winners = names[0]
     probability = None if probabilities is None else _interpolate(probabilities[0], weights)
     for number, corners in enumerate(margins, 1):
-        rival = _interpolate(corners, weights)
-        better = rival > best
+        other = _interpolate(corners, weights)
+        better = other > best
         # Names ascend, so the later index is larger; np.where would be slower, as it branches.
         winners = np.maximum(winners, better.view(np.uint8) * names[number])
-        best = np.maximum(rival, best)
+        best = np.maximum(other, best)
         if probability is not None and probabilities is not None:
             probability = np.where(
                 better, _interpolate(probabilities[number], weights), probability

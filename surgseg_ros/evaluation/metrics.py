@@ -112,21 +112,21 @@ def count_frame(
     if predicted is None:
         predicted = np.zeros_like(truth)
     confusion = _count_pixels(truth, predicted)
-    met, total = np.zeros((2, len(SCORED)), np.int64)
+    matched, total = np.zeros((2, len(SCORED)), np.int64)
     if edges:
         edge_pair = _Edges(truth), _Edges(predicted)
         for row, label in enumerate(SCORED):
-            met[row], total[row] = _count_edges(*(edge.of(label) for edge in edge_pair))
-    return FrameCounts(confusion, met, total, missing)
+            matched[row], total[row] = _count_edges(*(edge.of(label) for edge in edge_pair))
+    return FrameCounts(confusion, matched, total, missing)
 
 
 def _count_pixels(truth: NDArray[np.uint8], predicted: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Count pairs of classes run by run: masks have far fewer runs than pixels."""
-    ours, theirs = truth.ravel(), predicted.ravel()
-    changes = (ours[1:] != ours[:-1]) | (theirs[1:] != theirs[:-1])
+    first, second = truth.ravel(), predicted.ravel()
+    changes = (first[1:] != first[:-1]) | (second[1:] != second[:-1])
     starts = np.concatenate(([0], np.flatnonzero(changes) + 1))
-    lengths = np.diff(starts, append=ours.size)
-    codes = ours[starts] * np.uint8(_OTHER + 1) + np.minimum(theirs[starts], np.uint8(_OTHER))
+    lengths = np.diff(starts, append=first.size)
+    codes = first[starts] * np.uint8(_OTHER + 1) + np.minimum(second[starts], np.uint8(_OTHER))
     counts = np.bincount(codes, lengths, CLASS_COUNT * (_OTHER + 1))  # codes are at most 109
     return counts.astype(np.int64).reshape(CLASS_COUNT, _OTHER + 1)
 
@@ -146,20 +146,20 @@ class _Edges:
         return self._points[:, self._labels == label]
 
 
-def _count_edges(ours: NDArray[np.int64], theirs: NDArray[np.int64]) -> tuple[int, int]:
+def _count_edges(first: NDArray[np.int64], second: NDArray[np.int64]) -> tuple[int, int]:
     """Count edge pixels within the tolerance of the other mask's edge, and all edge pixels."""
-    total = ours.shape[1] + theirs.shape[1]
-    if not ours.size or not theirs.size:
+    total = first.shape[1] + second.shape[1]
+    if not first.size or not second.size:
         return 0, total
-    both = np.hstack((ours, theirs))
+    both = np.hstack((first, second))
     corner = both.min(1, keepdims=True)
     height, width = (both.max(1, keepdims=True) - corner + 1).ravel()
-    met = 0
-    for points, others in ((ours, theirs), (theirs, ours)):
+    matched = 0
+    for points, others in ((first, second), (second, first)):
         window = np.zeros((height, width), np.uint8)
         window[tuple(others - corner)] = 1
-        met += int(np.count_nonzero(_grow(window)[tuple(points - corner)]))
-    return met, total
+        matched += int(np.count_nonzero(_grow(window)[tuple(points - corner)]))
+    return matched, total
 
 
 def _grow(points: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -225,11 +225,11 @@ def summarize(videos: Mapping[str, Sequence[FrameCounts]]) -> dict[str, Any]:
             }
             for name in videos
         },
-        **_companions([frame for frames in videos.values() for frame in frames]),
+        **_unofficial_scores([frame for frames in videos.values() for frame in frames]),
     }
 
 
-def _companions(frames: Sequence[FrameCounts]) -> dict[str, Any]:
+def _unofficial_scores(frames: Sequence[FrameCounts]) -> dict[str, Any]:
     """Compute the scores that are not official."""
     truth = np.stack([frame.truth_px for frame in frames])
     predicted = np.stack([frame.predicted_px for frame in frames])
@@ -297,12 +297,12 @@ def count_near(truth: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> NearCo
     )
 
 
-def _count_within(ours: NDArray[np.bool_], theirs: NDArray[np.bool_], tolerance_px: float) -> int:
-    if not ours.any() or not theirs.any():
+def _count_within(first: NDArray[np.bool_], second: NDArray[np.bool_], tolerance_px: float) -> int:
+    if not first.any() or not second.any():
         return 0
-    away = (~theirs).astype(np.uint8)
+    away = (~second).astype(np.uint8)
     distance_px = cv2.distanceTransform(away, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    return int(np.count_nonzero(distance_px[ours] <= tolerance_px))
+    return int(np.count_nonzero(distance_px[first] <= tolerance_px))
 
 
 def summarize_near(frames: Sequence[NearCounts]) -> dict[str, float | None]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from surgseg_ros.core.errors import counted, is_of_machine
-from surgseg_ros.core.files import cleaned_up, remove_empty, write_whole
+from surgseg_ros.core.files import cleaned_up, remove_empty, write_atomically
 from surgseg_ros.core.gates import FROZEN, OFF, REFUSE
 from surgseg_ros.core.pipeline import CameraPipeline, PipelineSettings
 from surgseg_ros.core.results import Decision, FrameResult, InputFrame
@@ -214,7 +214,7 @@ def prepare(
     is_used = output.exists() and (not output.is_dir() or any(output.iterdir()))
     if is_used and not path.is_file():
         raise OutputError(f'the output {str(output)!r} is not an empty folder: name a new one')
-    write_whole(path, (json.dumps(record, indent=2) + '\n').encode())
+    write_atomically(path, (json.dumps(record, indent=2) + '\n').encode())
 
 
 def _compare(path: Path, record: Mapping[str, Any], earlier: Mapping[str, Any]) -> None:
@@ -247,10 +247,10 @@ def nothing_without_masks(output: Path) -> Iterator[None]:
         files is kept.
     """
     record = output / RECORD_FILE
-    is_ours = not record.exists() or _is_alone(record)
+    is_raised_by_package = not record.exists() or _is_alone(record)
 
     def clean_up() -> None:
-        if is_ours and not any(output.glob('video_*/**/*.png')):
+        if is_raised_by_package and not any(output.glob('video_*/**/*.png')):
             record.unlink(missing_ok=True)
         remove_empty(
             [*output.glob('video_*'), *output.glob('video_*/*'), *output.glob('video_*/*/*')]

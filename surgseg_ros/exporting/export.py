@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from surgseg_ros.core.files import check_new_folder, check_room, new_folder, write_whole
+from surgseg_ros.core.files import check_free_space, check_new_folder, new_folder, write_atomically
 from surgseg_ros.core.fitting import place, prepare
 from surgseg_ros.core.model_folder import (
     EXPORT_FILES,
@@ -176,7 +176,7 @@ def compare(
     """
     watched = _Watched(original), _Watched(exported)
     segmenters = [Segmenter(spec, runtime) for runtime in watched]
-    full, small = _Share(), _Share()
+    full, small = _Agreement(), _Agreement()
     counts: list[Counts] = [{}, {}]
     filtered: list[Counts] = [{}, {}]
     for frame in tqdm(frames, 'comparing', unit='frame', leave=False):
@@ -248,15 +248,15 @@ class _Watched:
         return logits
 
 
-class _Share:
+class _Agreement:
     """The share of pixels in which pairs of masks agree."""
 
     def __init__(self) -> None:
         self._same = self._all = 0
 
-    def add(self, ours: NDArray[Any], theirs: NDArray[Any]) -> None:
-        self._same += int(np.count_nonzero(ours == theirs))
-        self._all += ours.size
+    def add(self, original: NDArray[Any], exported: NDArray[Any]) -> None:
+        self._same += int(np.count_nonzero(original == exported))
+        self._all += original.size
 
     @property
     def value(self) -> float:
@@ -264,7 +264,7 @@ class _Share:
 
 
 README: Final = 'README.md'
-_ROOM: Final = 1.5
+_SPACE_FACTOR: Final = 1.5
 """Free space that is required, as a multiple of the size of the weights."""
 
 
@@ -313,7 +313,7 @@ def _copy(model: Path, spec: ModelSpec, backend: str, folder: Path) -> None:
     names = (WEIGHTS_FILE, README) if (model / README).is_file() else (WEIGHTS_FILE,)
     for name in names:
         (folder / name).write_bytes((model / name).read_bytes())
-    check_room(folder, math.ceil(_ROOM * (folder / WEIGHTS_FILE).stat().st_size))
+    check_free_space(folder, math.ceil(_SPACE_FACTOR * (folder / WEIGHTS_FILE).stat().st_size))
     for other in set(spec.exports) - {backend}:
         _, contents = read_export(model, spec, other)
         for name, content in zip(EXPORT_FILES[other], contents, strict=True):
@@ -359,5 +359,5 @@ def _check(
         raise RefusedError(reason)
     agreement['calibration_frames'] = len(frames.calibration) if precision == 'int8' else 0
     entry['agreement'] = agreement
-    write_whole(folder / SPEC_FILE, written.to_json().encode())
+    write_atomically(folder / SPEC_FILE, written.to_json().encode())
     return written

@@ -55,7 +55,7 @@ class Generation:
 RECEIPT, HEADER = AGE_SOURCES
 SILENT, PUBLISH_NO_DECISION = FAIL_SAFES
 
-OLDEST_BELIEVED_MS: Final = float(LARGEST_FRAME_AGE_MS)
+MAX_PLAUSIBLE_AGE_MS: Final = float(LARGEST_FRAME_AGE_MS)
 """Clocks are assumed to disagree if a stamp is older than this, or in the future."""
 
 
@@ -124,7 +124,7 @@ def clock_warning(age: Age, policy: ResultPolicy) -> Reason | None:
     :param policy: which age is used.
     :return: the reason; None if the age can be trusted.
     """
-    if policy.age_source != HEADER or 0 <= age.header_ms <= OLDEST_BELIEVED_MS:
+    if policy.age_source != HEADER or 0 <= age.header_ms <= MAX_PLAUSIBLE_AGE_MS:
         return None
     seconds = abs(age.header_ms) / 1e3
     where = f'{seconds:.3f} s in the future' if age.header_ms < 0 else f'{seconds:.3f} s old'

@@ -105,7 +105,7 @@ class ResultPublisher:
             self._log_anomalies(image.channel, decision.anomalies)
             return self._publish_decision(image, decision)
         except Exception as error:  # a frame must never end the thread
-            self._reject(image.frame, image.channel, *_reported(error, 'no mask for an image'))
+            self._reject(image.frame, image.channel, *_described(error, 'no mask for an image'))
             return None
 
     def publish_rest(self, image: ReceivedImage, result: FrameResult, warnings: Warnings) -> None:
@@ -119,7 +119,7 @@ class ResultPublisher:
         try:
             self._publish_rest(image, self._drop_late(image, result), warnings)
         except Exception as error:  # a frame must never end the thread
-            cause, reasons = _reported(error, 'not all results of an image were published')
+            cause, reasons = _described(error, 'not all results of an image were published')
             with self._generation.held(image.frame.generation) as current:
                 if current:
                     image.channel.health.record_warning(*warnings, *reasons)
@@ -137,7 +137,7 @@ class ResultPublisher:
             reason = Reason(ReasonCode.IMAGE_REJECTED, f'image dropped: {error}')
             self._reject(frame, channel, error.cause, (reason,))
         else:
-            self._reject(frame, channel, *_reported(error, 'no mask for an image'))
+            self._reject(frame, channel, *_described(error, 'no mask for an image'))
 
     def _publish_decision(self, image: ReceivedImage, decision: Decision) -> Warnings | None:
         """Publish the mask, or that there is no decision."""
@@ -278,7 +278,7 @@ def _without_decision(reasons: tuple[Reason, ...]) -> tuple[Reason, ...]:
     return first._replace(text=f'no decision on an image: {first.text}'), *others
 
 
-def _reported(error: Exception, what: str) -> tuple[str, tuple[Reason, ...]]:
+def _described(error: Exception, what: str) -> tuple[str, tuple[Reason, ...]]:
     """Return the cause of a failure, to report it once, and the reason."""
     reason = Reason(ReasonCode.PROCESSING_FAILED, f'{what}: {describe(error)}')
     return type(error).__name__, (reason,)

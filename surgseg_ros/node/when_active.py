@@ -15,7 +15,7 @@ from rclpy.client import Client
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
-ANSWER_TIMEOUT_S = 1.0
+RESPONSE_TIMEOUT_S = 1.0
 POLL_PERIOD_S = 0.1
 REMINDER_PERIOD_S = 10.0
 END_SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -81,10 +81,10 @@ def ask_state(node: Node, client: Client) -> str:
     :param client: its client for the `get_state` service.
     :return: the state's label, or 'not answering'.
     """
-    if not client.wait_for_service(timeout_sec=ANSWER_TIMEOUT_S):
+    if not client.wait_for_service(timeout_sec=RESPONSE_TIMEOUT_S):
         return 'not answering'
     future = client.call_async(GetState.Request())
-    rclpy.spin_until_future_complete(node, future, timeout_sec=ANSWER_TIMEOUT_S)
+    rclpy.spin_until_future_complete(node, future, timeout_sec=RESPONSE_TIMEOUT_S)
     if not future.done():
         client.remove_pending_request(future)
         return 'not answering'

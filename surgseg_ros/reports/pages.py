@@ -25,7 +25,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
 
-from surgseg_ros.core.files import write_whole
+from surgseg_ros.core.files import write_atomically
 from surgseg_ros.core.labels import CLASS_COUNT, CLASS_NAMES, PALETTE
 from surgseg_ros.reports import SHEET_IMAGE_PX
 
@@ -49,7 +49,7 @@ def write_page(path: Path, template: str, **content: object) -> Path:
     :raises OSError: if it cannot be written.
     """
     html = _environment().get_template(template).render(content)
-    write_whole(path, html.encode())
+    write_atomically(path, html.encode())
     return path
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
-from surgseg_ros.core.files import write_whole, writing
+from surgseg_ros.core.files import write_atomically, writing
 from surgseg_ros.core.model_folder import read_spec
 from surgseg_ros.core.parameters import AUTO
 from surgseg_ros.core.processes import ignore_terminal_signals
@@ -63,7 +63,7 @@ class Data(lightning.LightningDataModule):
             on_fault=config.on_fault,
         )
         names = sorted({data_error.name for data_error in found.data_errors})
-        write_whole(self._run / LEFT_OUT_FILE, json.dumps(names).encode())
+        write_atomically(self._run / LEFT_OUT_FILE, json.dumps(names).encode())
         self._fit(self._split(found.samples)[0])
 
     def setup(self, stage: str) -> None:

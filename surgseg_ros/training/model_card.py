@@ -319,8 +319,8 @@ def _runs(training: Mapping[str, Any]) -> list[str]:
     if parts and not start and recipe.get('encoder_weights'):
         named = recipe['encoder_weights']
         origin = mapping(training.get('encoder_weights'))
-        facts = (('source', 'weights of {}'), ('license', 'license {}'))
-        known = ', '.join(form.format(origin[key]) for key, form in facts if key in origin)
+        forms = (('source', 'weights of {}'), ('license', 'license {}'))
+        known = ', '.join(form.format(origin[key]) for key, form in forms if key in origin)
         of = f' ({known})' if known else ''
         parts.append('from random weights' if named == 'none' else f'encoder from {named}{of}')
     return [*(_runs(start) if start else []), *([', '.join(parts)] if parts else [])]

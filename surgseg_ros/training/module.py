@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from surgseg_ros.core.files import make_folder, write_whole
+from surgseg_ros.core.files import make_folder, write_atomically
 from surgseg_ros.core.fitting import fit_mask
 from surgseg_ros.core.labels import NO_DECISION
 from surgseg_ros.core.model_folder import ModelError, ModelSpec
@@ -227,7 +227,7 @@ class Training(lightning.LightningModule):
         path = kept_weights(Path(self.trainer.default_root_dir), self.global_step)
         make_folder(path.parent)
         weights = {k: v.contiguous() for k, v in self._validated_weights.items()}
-        write_whole(path, safetensors.torch.save(weights))
+        write_atomically(path, safetensors.torch.save(weights))
 
     def _gathered(self) -> tuple[dict[str, list[FrameCounts]], list[float]]:
         """Gather the counts of all processes."""

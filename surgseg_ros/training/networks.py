@@ -234,10 +234,10 @@ def starting_spec(config: TrainConfig) -> ModelSpec:
         return dataclasses.replace(
             spec, mean=start.mean, std=start.std, colour_normalization=colours
         )
-    facts = weights_metadata(config)
+    metadata = weights_metadata(config)
     try:
         mean, std = (
-            tuple(json.loads(facts[key])) if key in facts else usual
+            tuple(json.loads(metadata[key])) if key in metadata else usual
             for key, usual in (('mean', spec.mean), ('std', spec.std))
         )
         return dataclasses.replace(spec, mean=mean, std=std)

@@ -18,7 +18,13 @@ from lightning.pytorch.callbacks import EarlyStopping, WeightAveraging
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from surgseg_ros.core.files import check_folder, make_folder, remove_empty, write_whole, writing
+from surgseg_ros.core.files import (
+    check_folder,
+    make_folder,
+    remove_empty,
+    write_atomically,
+    writing,
+)
 from surgseg_ros.core.model_folder import read_spec, write_model
 from surgseg_ros.core.runtimes import choose_device
 from surgseg_ros.core.runtimes.base import has_instructions
@@ -229,8 +235,8 @@ def _finish(module: Training, data: Data, output: Path) -> None:
     )
     write_model(output, spec, weights)
     written = add_self_test(output)
-    write_whole(output / SPLIT_FILE, (json.dumps(data.split(), indent=2) + '\n').encode())
-    write_whole(output / README, model_card(written).encode())
+    write_atomically(output / SPLIT_FILE, (json.dumps(data.split(), indent=2) + '\n').encode())
+    write_atomically(output / README, model_card(written).encode())
     if not config.cache:
         shutil.rmtree(output / RUN / 'frames', ignore_errors=True)
     scores = spec.scores['validation']

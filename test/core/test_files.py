@@ -11,9 +11,9 @@ import pytest
 from surgseg_ros.core.files import (
     check_file,
     check_folder,
+    check_free_space,
     check_new_folder,
-    check_place,
-    check_room,
+    check_new_path,
     cleaned_up,
     folder_for,
     hidden_folder,
@@ -21,7 +21,7 @@ from surgseg_ros.core.files import (
     remove_unfinished,
     replacing,
     scratch_folder,
-    write_whole,
+    write_atomically,
     writing,
 )
 
@@ -33,14 +33,14 @@ def content(folder: Path) -> set[str]:
 def test_a_file_is_replaced_atomically_and_parent_folders_are_created(tmp_path: Path) -> None:
     path = tmp_path / 'a/b/file'
     for text in (b'one', b'two'):
-        write_whole(path, text)
+        write_atomically(path, text)
         assert path.read_bytes() == text
     assert content(tmp_path) == {'a', 'a/b', 'a/b/file'}
 
 
 @pytest.mark.parametrize('error', [OSError(errno.ENOSPC, 'No space'), KeyboardInterrupt()])
 def test_a_failed_write_keeps_the_previous_file(tmp_path: Path, error: BaseException) -> None:
-    write_whole(tmp_path / 'file', b'before')
+    write_atomically(tmp_path / 'file', b'before')
 
     def fail(path: Path) -> None:
         with replacing(path) as partial:
@@ -58,29 +58,29 @@ def test_a_failed_write_keeps_the_previous_file(tmp_path: Path, error: BaseExcep
 
 def test_a_file_with_the_longest_name_can_be_written(tmp_path: Path) -> None:
     path = tmp_path / ('x' * 255)
-    write_whole(path, b'whole')
+    write_atomically(path, b'whole')
     assert content(tmp_path) == {path.name}
 
 
 def test_a_symlink_stays_a_symlink(tmp_path: Path) -> None:
     (tmp_path / 'link').symlink_to(tmp_path / 'file')
-    write_whole(tmp_path / 'link', b'whole')
+    write_atomically(tmp_path / 'link', b'whole')
     assert (tmp_path / 'link').is_symlink()
     assert (tmp_path / 'file').read_bytes() == b'whole'
 
 
 def test_a_device_file_is_written_to_and_never_replaced() -> None:
-    write_whole(Path('/dev/null'), b'gone')
+    write_atomically(Path('/dev/null'), b'gone')
     assert stat.S_ISCHR(Path('/dev/null').stat().st_mode)
     with pytest.raises(OSError, match='/dev/full') as raised:
-        write_whole(Path('/dev/full'), b'x')
+        write_atomically(Path('/dev/full'), b'x')
     assert raised.value.errno == errno.ENOSPC
 
 
 def test_error_names_a_file_in_place_of_a_folder(tmp_path: Path) -> None:
     (tmp_path / 'file').write_text('mine')
     for act in (
-        lambda: write_whole(tmp_path / 'file/a/b', b''),
+        lambda: write_atomically(tmp_path / 'file/a/b', b''),
         lambda: check_file(tmp_path / 'file/a/b'),
         lambda: check_folder(tmp_path / 'file/a'),
     ):
@@ -112,7 +112,7 @@ def test_a_failed_new_folder_leaves_nothing(tmp_path: Path, exists: bool) -> Non
 
     def fail() -> None:
         with new_folder(path) as making:
-            write_whole(making / 'folder/file', b'half')
+            write_atomically(making / 'folder/file', b'half')
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -163,10 +163,10 @@ def test_incomplete_blocks_are_cleaned_up_innermost_first(tmp_path: Path) -> Non
 
 
 def test_a_check_leaves_no_file(tmp_path: Path) -> None:
-    for check in (check_file, check_folder, check_place, check_new_folder):
+    for check in (check_file, check_folder, check_new_path, check_new_folder):
         check(tmp_path / 'a/b')
     check_file(Path('/dev/stdout'))
-    check_room(tmp_path, 1000)
+    check_free_space(tmp_path, 1000)
     assert not content(tmp_path)
     (tmp_path / 'file').write_text('mine')
     with pytest.raises(ValueError, match='is not an empty folder'):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from surgseg_ros.core.files import write_whole
+from surgseg_ros.core.files import write_atomically
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.training.dataset import DatasetError, Sample, find_samples
 from surgseg_ros.training.scoring import ValidationFrame, score, tune_min_region
@@ -116,8 +116,8 @@ def _compare(options: argparse.Namespace) -> None:
         'models': models,
         'summary': summarize(models),
     }
-    write_whole(options.work / 'comparison.json', json.dumps(result, indent=2).encode())
-    write_whole(options.work / 'comparison.md', report(result).encode())
+    write_atomically(options.work / 'comparison.json', json.dumps(result, indent=2).encode())
+    write_atomically(options.work / 'comparison.md', report(result).encode())
     print(report(result))
 
 
@@ -153,7 +153,7 @@ def _scored(
         'scores': score(segmenter, test, minimum),
     }
     kept.parent.mkdir(exist_ok=True)
-    write_whole(kept, json.dumps({'of': of, 'result': result}).encode())
+    write_atomically(kept, json.dumps({'of': of, 'result': result}).encode())
     return result
 
 

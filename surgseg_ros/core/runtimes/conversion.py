@@ -168,9 +168,9 @@ def convert_once(folder: Path, spec: ModelSpec, quickest: bool = False) -> Conve
         with cache.exclusive('waiting for another process that converts a model'):
             entry = _read_any(cache, keys)
             entry = entry or _convert_and_keep(folder, cache, keys[0], usable[0])
-    if refusal := entry.facts.get('refusal'):
+    if refusal := entry.values.get('refusal'):
         raise ConversionError(refusal)
-    return Conversion(entry.parts, entry.facts['quickest'])
+    return Conversion(entry.parts, entry.values['quickest'])
 
 
 def _read_any(cache: Cache, keys: Iterable[str]) -> Entry | None:
@@ -181,7 +181,7 @@ def _key(spec: ModelSpec, precisions: Sequence[str]) -> str:
     """Return a hash of all that the result depends on: network, code, libraries and processor."""
     package = Path(__file__).parents[2]
     sources = [*map(package.joinpath, _SOURCES), *sorted((package / 'synthetic').glob('*.py'))]
-    facts = {
+    values = {
         'format': _FORMAT,
         'network': {name: getattr(spec, name) for name in _OF_THE_NETWORK},
         'code': [hashlib.sha256(path.read_bytes()).hexdigest() for path in sources],
@@ -192,7 +192,7 @@ def _key(spec: ModelSpec, precisions: Sequence[str]) -> str:
         # Which one is the fastest depends on it; that float32 agrees with PyTorch does not.
         'threads': torch.get_num_threads() if len(precisions) > 1 else None,
     }
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def _version(package: str) -> str:
@@ -207,8 +207,8 @@ def _convert_and_keep(folder: Path, cache: Cache, key: str, precisions: Sequence
     began_s = time.monotonic()
     entry = _convert(folder, precisions)
     took_s = time.monotonic() - began_s
-    if 'quickest' in entry.facts:
-        _LOG.info('converted in %.1f s: %s', took_s, _summary(entry.facts))
+    if 'quickest' in entry.values:
+        _LOG.info('converted in %.1f s: %s', took_s, _summary(entry.values))
     try:
         cache.write(key, entry)
     except OSError as error:
@@ -222,9 +222,9 @@ def _convert_and_keep(folder: Path, cache: Cache, key: str, precisions: Sequence
     return entry
 
 
-def _summary(facts: Any) -> str:
-    times = ', '.join(f'{name} {ms:.1f} ms' for name, ms in facts['network_ms'].items())
-    shares = ', '.join(f'{name} {100 * of:.3f} %' for name, of in facts['agreement'].items())
+def _summary(values: Any) -> str:
+    times = ', '.join(f'{name} {ms:.1f} ms' for name, ms in values['network_ms'].items())
+    shares = ', '.join(f'{name} {100 * of:.3f} %' for name, of in values['agreement'].items())
     return f'an image takes {times}; pixels with the class of PyTorch: {shares}'
 
 
@@ -245,9 +245,9 @@ def _convert(folder: Path, precisions: Sequence[str]) -> Entry:
     try:
         with scratch_folder() as scratch:
             _run(folder, scratch, precisions)
-            facts = json.loads((scratch / VERDICT_FILE).read_text())
-            names = () if 'refusal' in facts else EXPORT_FILES['openvino']
-            return Entry(facts, tuple((scratch / name).read_bytes() for name in names))
+            values = json.loads((scratch / VERDICT_FILE).read_text())
+            names = () if 'refusal' in values else EXPORT_FILES['openvino']
+            return Entry(values, tuple((scratch / name).read_bytes() for name in names))
     except OSError as error:
         reason = explain_os_error(error)
         raise ConversionError(f'the conversion for OpenVINO failed ({reason})') from error

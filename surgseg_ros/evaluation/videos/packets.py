@@ -193,7 +193,7 @@ def opened(path: Path, **options: str) -> Iterator[tuple[InputContainer, VideoSt
         if isinstance(error, FrameError):
             raise
         raise FrameError(
-            f'{path}: does not decode as a video ({_reported(error)}); copy it again, or convert '
+            f'{path}: does not decode as a video ({_described(error)}); copy it again, or convert '
             'it to H.264 in .mp4 for example'
         ) from error
 
@@ -212,7 +212,7 @@ def strict(codec: VideoCodecContext) -> VideoCodecContext:
     return codec
 
 
-def _reported(error: Exception) -> str:
+def _described(error: Exception) -> str:
     return getattr(error, 'strerror', None) or str(error)
 
 
