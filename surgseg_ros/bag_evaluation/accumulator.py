@@ -181,7 +181,7 @@ class FrameAccumulator:
 
     def __init__(self, awaited: set[int], workers: WorkerPool | None = None) -> None:
         self.over_time: list[dict[str, Any]] = []
-        self.troubles: dict[str, dict[str, Any]] = {}
+        self.problems: dict[str, dict[str, Any]] = {}
         self.unusable = self.masks = 0
         self.damage: str | None = None
         self._scorer = Scorer(set(awaited), self._refuse, workers)
@@ -265,8 +265,8 @@ class FrameAccumulator:
         :param cause: a short name.
         :param text: a description; the first of each cause is kept.
         """
-        trouble = self.troubles.setdefault(cause, {'cause': cause, 'count': 0, 'first': text})
-        trouble['count'] += 1
+        problem = self.problems.setdefault(cause, {'cause': cause, 'count': 0, 'first': text})
+        problem['count'] += 1
 
     def count_outcomes(self, outcome: str) -> int:
         """
@@ -310,9 +310,9 @@ class FrameAccumulator:
         images = ', '.join(f'{count} {outcome}' for outcome, count in sorted(found.items()))
         reasons = [f'topic {topic!r} has {images or "no"} image{"s" * (found.total() != 1)}']
         reasons += [
-            f'{trouble["cause"]}: {trouble["count"]} times, first: {trouble["first"]}'
-            for trouble in self.troubles.values()
-            if trouble['cause'] != UNUSABLE
+            f'{problem["cause"]}: {problem["count"]} times, first: {problem["first"]}'
+            for problem in self.problems.values()
+            if problem['cause'] != UNUSABLE
         ]
         reasons += [self.damage] if self.damage else []
         raise BagError(f'nothing of bag {str(bag)!r} was evaluated: {"; ".join(reasons)}')

@@ -207,16 +207,16 @@ def _inverted(matching: Matching) -> dict[int, int]:
 
 def _read(path: Path, options: Options, accumulator: FrameAccumulator, indices: _Indices) -> None:
     """Read masks and truths, but not the images."""
-    collection = {
+    index_of = {
         options.mask_topic: indices.of_mask,
         options.ground_truth_topic: indices.of_truth,
     }
-    topics = [name for name in collection if name is not None]
+    topics = [name for name in index_of if name is not None]
     counts = dict.fromkeys(topics, 0)
     with Bag(path) as bag:
         try:
             for topic, _, cdr in bag.messages(topics):
-                index = collection[topic].get(counts[topic])
+                index = index_of[topic].get(counts[topic])
                 counts[topic] += 1
                 if index is not None:
                     is_prediction = topic == options.mask_topic

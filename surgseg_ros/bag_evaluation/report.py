@@ -126,8 +126,8 @@ def _errors(results: Mapping[str, Any]) -> Iterator[Sequence[object]]:
     for name, bag in results['bags'].items():
         if bag['damage']:
             yield name, 'damage', 1, bag['damage']
-        for trouble in bag['troubles']:
-            yield name, trouble['cause'], trouble['count'], trouble['first']
+        for problem in bag['troubles']:
+            yield name, problem['cause'], problem['count'], problem['first']
         if bag.get('strangers'):
             yield name, 'masks without an image', bag['strangers'], None
 
@@ -209,25 +209,25 @@ def _worst(
     """Draw the worst frames, worst first."""
     worst = worst_of(series, _WORST_FRAMES)
     worst_frames: dict[tuple[str, int], FrameImages] = {}
-    troubles = []
+    problems = []
     for name in sorted({name for name, _ in worst}):
         if name not in bags:
-            troubles.append(f'bag {name!r} is not available')
+            problems.append(f'bag {name!r} is not available')
             continue
         indices = [index for bag, index in worst if bag == name]
         over_time = results['bags'][name]['over_time']
-        found, trouble = read_frame_images(
+        found, problem = read_frame_images(
             indices, over_time, bags[name], masks.get(name), results['options']
         )
         worst_frames |= {(name, index): images for index, images in found.items()}
-        troubles += [trouble] if trouble else []
+        problems += [problem] if problem else []
     drawn = [
         _frame(
             name, index, results['bags'][name]['over_time'][index], worst_frames.get((name, index))
         )
         for name, index in worst
     ]
-    return {'worst': drawn, 'unreadable': troubles}
+    return {'worst': drawn, 'unreadable': problems}
 
 
 def _frame(

@@ -207,7 +207,7 @@ def make_result(
         'mask_sha256': accumulator.mask_sha256,
         'masks': accumulator.masks,
         'damage': accumulator.damage,
-        'troubles': list(accumulator.troubles.values()),
+        'troubles': list(accumulator.problems.values()),
         'over_time': frames,
     }
     return BagResult(numbers, counts)

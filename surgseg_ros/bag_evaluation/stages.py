@@ -130,15 +130,15 @@ def produced(source: Callable[[], Iterable[T]], blocks: int) -> Generator[T, Non
     :raises WorkerError: if the process was killed; its own errors are raised as they are, after
         its items, or as a RuntimeError of the same text if they cannot be pickled.
     """
-    ours, theirs = multiprocessing.Pipe()
-    with closing(ours), _started(_send, theirs, source, blocks) as process:
-        theirs.close()
+    own_end, other_end = multiprocessing.Pipe()
+    with closing(own_end), _started(_send, other_end, source, blocks) as process:
+        other_end.close()
         lost = None
         try:
-            yield from received(ours)
+            yield from received(own_end)
         except DisconnectedError as error:
             lost = error
-        ours.close()  # the process waits for this
+        own_end.close()  # the process waits for this
         process.result()
         if lost is not None:
             raise WorkerError(str(lost)) from lost
@@ -167,10 +167,10 @@ def consumed(function: Callable[[Iterator[Any]], T], items: Iterable[object], bl
     :return: what the function returns.
     :raises WorkerError: if the process was killed; its own errors are raised as by `produced`.
     """
-    ours, theirs = multiprocessing.Pipe()
-    sender = Sender(ours, blocks)
-    with closing(sender), _started(_receive, theirs, function) as process:
-        theirs.close()
+    own_end, other_end = multiprocessing.Pipe()
+    sender = Sender(own_end, blocks)
+    with closing(sender), _started(_receive, other_end, function) as process:
+        other_end.close()
         with suppress(DisconnectedError):  # the result says why
             for item in items:
                 sender.send(item)

@@ -21,7 +21,7 @@ Array = NDArray[np.float64]
 _WIDE_GAP: Final = 0.5
 """If a gap in time is at least this share of the whole, frame numbers are used instead."""
 
-_NINE: Final = len(SCORED)
+_SCORED_COUNT: Final = len(SCORED)
 
 _MAX_TRACKS: Final = 16
 """Maximum number of tracks that are plotted; masks of a poor model have hundreds."""
@@ -81,7 +81,7 @@ def read_series(over_time: Sequence[Mapping[str, Any]]) -> Series:
     :return: the arrays.
     """
     at, is_time = _places(over_time)
-    truth = _each(over_time, lambda frame: _shown(frame['truth']), _NINE)
+    truth = _each(over_time, lambda frame: _shown(frame['truth']), _SCORED_COUNT)
     return Series(
         at,
         is_time,
@@ -92,7 +92,7 @@ def read_series(over_time: Sequence[Mapping[str, Any]]) -> Series:
         _each(over_time, lambda frame: frame['no_decision']),
         _each(over_time, lambda frame: _found(frame['instruments'])),
         truth,
-        _each(over_time, lambda frame: _shown(frame['predicted']), _NINE),
+        _each(over_time, lambda frame: _shown(frame['predicted']), _SCORED_COUNT),
         _each(over_time, lambda frame: float(frame['fate'] != 'mask')),
         _tracks(over_time),
     )
@@ -236,29 +236,29 @@ def read_frame_images(
     :param options: options of the result: topics and tolerance.
     :return: images by index; and a text about images that could not be read, or an empty one.
     """
-    troubles: list[str] = []
-    images = dict(_nth(bag, options['image_topic'], indices, troubles))
+    problems: list[str] = []
+    images = dict(_nth(bag, options['image_topic'], indices, problems))
     with_truth = _frames_with(indices, over_time, 'truth')
     tolerance_ns = options['tolerance_ms'] * 1e6
-    truths = _nearest(bag, options['ground_truth_topic'], with_truth, tolerance_ns, troubles)
+    truths = _nearest(bag, options['ground_truth_topic'], with_truth, tolerance_ns, problems)
     with_mask = _frames_with(indices, over_time, 'predicted')
     if topic := options['mask_topic']:
-        masked = _nearest(bag, topic, with_mask, 0, troubles)
+        masked = _nearest(bag, topic, with_mask, 0, problems)
     elif masks is not None:
         # Stamps may be equal, but each of these frames has a mask in the same order.
         has_mask = [at for at, frame in enumerate(over_time) if frame['predicted'] is not None]
         order = {bisect_left(has_mask, index): index for index in with_mask}
-        masked = {order[nth]: mask for nth, mask in _nth(masks, MASK_TOPIC, order, troubles)}
+        masked = {order[nth]: mask for nth, mask in _nth(masks, MASK_TOPIC, order, problems)}
     else:
         with_mask, masked = {}, {}
     expected = len(indices) + len(with_truth) + len(with_mask)
     if lacking := expected - len(images) - len(truths) - len(masked):
-        troubles.append(f'{lacking} messages of {str(bag)!r} were not found again')
+        problems.append(f'{lacking} messages of {str(bag)!r} were not found again')
     worst_frames = {}
     for index in indices:
-        planes = [_plane(found.get(index), troubles) for found in (truths, masked)]
-        worst_frames[index] = FrameImages(_image(images.get(index), troubles), *planes)
-    return worst_frames, '; '.join(dict.fromkeys(troubles))
+        planes = [_plane(found.get(index), problems) for found in (truths, masked)]
+        worst_frames[index] = FrameImages(_image(images.get(index), problems), *planes)
+    return worst_frames, '; '.join(dict.fromkeys(problems))
 
 
 def _frames_with(
@@ -272,7 +272,7 @@ def _frames_with(
     }
 
 
-def _messages(path: Path, topic: str, troubles: list[str]) -> Iterator[Any]:
+def _messages(path: Path, topic: str, problems: list[str]) -> Iterator[Any]:
     """Iterate over the readable messages of a topic."""
     try:
         with Bag(path) as bag:
@@ -283,17 +283,17 @@ def _messages(path: Path, topic: str, troubles: list[str]) -> Iterator[Any]:
                 except Exception:  # the parser raises many kinds; the frame was rejected
                     yield None
     except BagError as error:
-        troubles.append(str(error))
+        problems.append(str(error))
 
 
 def _nth(
-    path: Path, topic: str, wanted: Collection[int], troubles: list[str]
+    path: Path, topic: str, wanted: Collection[int], problems: list[str]
 ) -> Iterator[tuple[int, Any]]:
     """Find messages by their number, and stop reading after the last."""
     last = max(wanted, default=-1)
     if last < 0:
         return
-    for number, message in enumerate(_messages(path, topic, troubles)):
+    for number, message in enumerate(_messages(path, topic, problems)):
         if number in wanted:
             yield number, message
         if number == last:
@@ -305,14 +305,14 @@ def _nearest(
     topic: str,
     stamp_of: Mapping[int, int],
     tolerance_ns: float,
-    troubles: list[str],
+    problems: list[str],
 ) -> dict[int, Any]:
     """Find the message with the stamp of each frame, or the nearest within the tolerance."""
     if not stamp_of:
         return {}
     indices, stamps = list(stamp_of), np.array(list(stamp_of.values()), np.int64)
     found: dict[int, tuple[float, Any]] = {}
-    for message in _messages(path, topic, troubles):
+    for message in _messages(path, topic, problems):
         if message is None:
             continue
         distances = np.abs(stamps - stamp_ns(message.header))
@@ -326,14 +326,14 @@ def _nearest(
 
 
 def _image(
-    message: Any, troubles: list[str], read: Callable[[Any], BagImage] = rgb_from_msg
+    message: Any, problems: list[str], read: Callable[[Any], BagImage] = rgb_from_msg
 ) -> BagImage | None:
     try:
         return None if message is None else read(message)
     except ImageError as error:
-        troubles.append(str(error))
+        problems.append(str(error))
         return None
 
 
-def _plane(message: Any, troubles: list[str]) -> BagImage | None:
-    return _image(message, troubles, mask_from_msg)
+def _plane(message: Any, problems: list[str]) -> BagImage | None:
+    return _image(message, problems, mask_from_msg)

@@ -81,7 +81,7 @@ def _of(package: str) -> str | None:
 _SIDES: Final = (512, 1024, 2048)
 """Side lengths of square matrices; which is the fastest depends on caches."""
 _IMAGE: Final = 1920 * 1080 * 3
-_TRIES: Final = 15
+_ATTEMPTS: Final = 15
 _MIN_S: Final = 0.3
 """Minimum time of a measurement, since other load on the machine comes in bursts."""
 _MAX_S: Final = 2.0
@@ -293,13 +293,13 @@ def _is_emulated(of_type: torch.dtype) -> bool:
 
 def _matrix_rate(device: torch.device, of_type: torch.dtype) -> float:
     """Measure products of square matrices; 0 if this type is not supported."""
-    best, took_s, before = 0.0, 0.0, _SIDES[0]
+    best, elapsed_s, before = 0.0, 0.0, _SIDES[0]
     try:
         for side in _SIDES:
-            if took_s * (side / before) ** 3 > _MAX_S:
+            if elapsed_s * (side / before) ** 3 > _MAX_S:
                 break
-            took_s, before = _best_s(_product(device, of_type, side), device), side
-            best = max(best, 2 * side**3 / took_s)
+            elapsed_s, before = _best_s(_product(device, of_type, side), device), side
+            best = max(best, 2 * side**3 / elapsed_s)
     except (RuntimeError, AttributeError):
         return 0.0
     return best
@@ -314,15 +314,15 @@ def _product(device: torch.device, of_type: torch.dtype, side: int) -> Callable[
 
 
 def _best_s(
-    act: Callable[[], object],
+    action: Callable[[], object],
     device: torch.device,
-    tries: int = _TRIES,
+    attempts: int = _ATTEMPTS,
     min_s: float = _MIN_S,
 ) -> float:
     times_s: list[float] = []
-    while len(times_s) < tries or sum(times_s) < min_s:
+    while len(times_s) < attempts or sum(times_s) < min_s:
         start_s = time.perf_counter()
-        act()
+        action()
         if device.type == 'cuda':
             torch.cuda.synchronize(device)
         times_s.append(time.perf_counter() - start_s)

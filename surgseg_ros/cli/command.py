@@ -78,12 +78,12 @@ def run(command: Command, arguments: Sequence[str], signals: 'Signals | None' = 
     """
     try:
         module, _, function = command.target.partition(':')
-        act: Callable[[Sequence[str]], int] = getattr(importlib.import_module(module), function)
+        action: Callable[[Sequence[str]], int] = getattr(importlib.import_module(module), function)
         with (
             reported(lambda level, text: print_line(command.name, text)),
             signals.raised() if signals else contextlib.nullcontext(),
         ):
-            status = act(arguments)
+            status = action(arguments)
         sys.stdout.flush()
     except BaseException as error:
         if signals and signals.number:

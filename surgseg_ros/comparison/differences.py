@@ -209,8 +209,8 @@ def _check_truth(name: str, a: ScoredBag, b: ScoredBag) -> None:
 OVERALL: Final = ('score', 'mIoU', 'mNSD')
 OF_CLASSES: Final = ('IoU', 'NSD', 'IoU where present')
 
-_NINE: Final = len(SCORED)
-_SIDE: Final = 3 * _NINE
+_SCORED_COUNT: Final = len(SCORED)
+_SIDE: Final = 3 * _SCORED_COUNT
 
 Array = NDArray[np.float64]
 
@@ -300,7 +300,7 @@ def _group(bags: list[intervals.Drawn], rng: np.random.Generator) -> Group:
     ]
     overall, of_classes = rows[: len(OVERALL)], rows[len(OVERALL) :]
     classes = {
-        CLASS_NAMES[label]: dict(zip(OF_CLASSES, of_classes[index::_NINE], strict=True))
+        CLASS_NAMES[label]: dict(zip(OF_CLASSES, of_classes[index::_SCORED_COUNT], strict=True))
         for index, label in enumerate(SCORED)
     }
     return Group(dict(zip(OVERALL, overall, strict=True)), classes)
@@ -316,7 +316,7 @@ def _values(means: Array, side: int) -> Array:
         if a class does not occur.
     """
     own = means[..., side * _SIDE :][..., :_SIDE]
-    iou, nsd, seen = (own[..., at : at + _NINE] for at in range(0, _SIDE, _NINE))
+    iou, nsd, seen = (own[..., at : at + _SCORED_COUNT] for at in range(0, _SIDE, _SCORED_COUNT))
     present = means[..., 2 * _SIDE :]
     where_present = np.full_like(seen, np.nan)
     np.divide(seen, present, out=where_present, where=present > 0)

@@ -281,7 +281,7 @@ def report_losses(source: Source, data_errors: Mapping[int, str]) -> str:
     """
     film = source.film
     gaps = () if film is None else film.data_errors
-    inside = [text for n, text in data_errors.items() if film is None or not film.why_missing(n)]
+    inside = [x for n, x in data_errors.items() if film is None or not film.reason_missing(n)]
     lines = [*gaps, *inside]
     if len(lines) > _NAMED:
         lines[_NAMED:] = [f'and {len(lines) - _NAMED} more']

@@ -63,7 +63,7 @@ class LifecycleNode(LifecycleNodeMixin, Node):
     def attempt(
         self,
         name: str,
-        act: Callable[[], object],
+        action: Callable[[], object],
         undo: Callable[[], None],
         otherwise: TransitionCallbackReturn = Transition.FAILURE,
     ) -> TransitionCallbackReturn:
@@ -77,7 +77,7 @@ class LifecycleNode(LifecycleNodeMixin, Node):
         :return: SUCCESS, or `otherwise`.
         """
         try:
-            act()
+            action()
         except Exception as error:  # any type: from a model, a device or the middleware
             reason = f'{name} failed: {error}'
             try:

@@ -251,13 +251,13 @@ class ModelSlot:
                 'another model is being loaded: wait until it is in use or has failed'
             )
 
-    def _in_thread(self, act: Callable[[], object]) -> None:
+    def _in_thread(self, action: Callable[[], object]) -> None:
         """Load in a thread, and release the lock that was acquired for it."""
 
         def run() -> None:
             try:
                 with contextlib.suppress(Exception):  # already reported
-                    act()
+                    action()
             finally:
                 self._loading.release()
 

@@ -243,9 +243,9 @@ class SegmenterNode(LifecycleNode):
         self._deactivate(state)
         self._cleanup()
 
-    def _end(self, name: str, act: Any) -> TransitionCallbackReturn:
+    def _end(self, name: str, action: Any) -> TransitionCallbackReturn:
         """Run a transition that releases resources; a failure leads to `on_error`."""
-        return self.attempt(name, act, undo=lambda: None, otherwise=Transition.ERROR)
+        return self.attempt(name, action, undo=lambda: None, otherwise=Transition.ERROR)
 
     def _make_stereo(self) -> StereoOutput | None:
         """Create the output that joins the results of two cameras; None for other numbers."""

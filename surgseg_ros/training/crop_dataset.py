@@ -34,7 +34,7 @@ class Augmentation:
     """
     The strengths of random changes of an image; with 0 everywhere, nothing changes.
 
-    :param flip: chance of a mirror image.
+    :param flip: probability of a mirror image.
     :param scale: greatest change of size, as a fraction; the range is symmetric in the logarithm.
     :param stretch: greatest change of the ratio of width to height, as `scale`; squeezed sources
         and other cameras differ in it.
@@ -45,8 +45,8 @@ class Augmentation:
         balance.
     :param gamma: greatest exponent of the tone curve, as a fraction, as `scale`: dark and bright
         exposures.
-    :param smoke: chance of smoke, as of an electrocautery.
-    :param blur: chance of a blur.
+    :param smoke: probability of smoke, as of an electrocautery.
+    :param blur: probability of a blur.
     :param blur_px: its greatest standard deviation in pixels of the crop; small sources that were
         enlarged are blurred by more than the optics do.
     :param apart: probability that instruments and background are recoloured independently, to

@@ -164,11 +164,11 @@ def _write(
         raise
 
 
-def _each(act: Callable[[int], None], count: int) -> None:
+def _each(action: Callable[[int], None], count: int) -> None:
     """Call a function with each number, in threads: OpenCV and torch release the GIL."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         try:
-            done = pool.map(act, range(count))
+            done = pool.map(action, range(count))
             for _ in tqdm(done, 'fitting', count, unit='frame', leave=False):
                 pass
         except BaseException:

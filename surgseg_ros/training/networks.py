@@ -70,12 +70,12 @@ def batch_dice(logits: Tensor, truth: Tensor, *, absent: bool = True) -> Tensor:
     :return: the mean over the counted classes without the background; 0 if there are none.
     """
     counted = (truth != NO_DECISION)[:, None]
-    chance = logits.softmax(1) * counted  # (N, C, h, w)
+    rng = logits.softmax(1) * counted  # (N, C, h, w)
     label = torch.where(counted, truth[:, None], 0).long()
-    of_truth = torch.zeros_like(chance).scatter_(1, label, counted.to(chance.dtype))
+    of_truth = torch.zeros_like(rng).scatter_(1, label, counted.to(rng.dtype))
     smoothing = _SMOOTHING * truth.numel()
-    shared = (chance * of_truth).sum((0, 2, 3))
-    total = chance.sum((0, 2, 3)) + of_truth.sum((0, 2, 3))
+    shared = (rng * of_truth).sum((0, 2, 3))
+    total = rng.sum((0, 2, 3)) + of_truth.sum((0, 2, 3))
     dice = (2 * shared + smoothing) / (total + smoothing)
     lost = 1 - dice[BACKGROUND + 1 :]
     if absent:

@@ -55,8 +55,8 @@ def test_damaged_images_of_a_bag_are_rejected_and_reported(tmp_path, evaluate, c
     assert (numbers['frames'], numbers['rejected']) == (5, 3)
     outcomes = [frame['fate'] for frame in numbers['over_time']]
     assert outcomes == ['mask', 'rejected', 'rejected', 'rejected', 'mask']
-    (trouble,) = numbers['troubles']
-    assert (trouble['cause'], trouble['count']) == ('decode', 3)
+    (problem,) = numbers['troubles']
+    assert (problem['cause'], problem['count']) == ('decode', 3)
     assert 'bytes of a JPEG are damaged' in capsys.readouterr().err
 
 
@@ -66,8 +66,8 @@ def test_lost_color_is_counted_and_reported(tmp_path, evaluate, capsys) -> None:
     write(tmp_path / 'bag', [(lost, grey), ('jpeg', encoded(drawn(0))), (lost, grey)])
     numbers = evaluated(tmp_path, evaluate)
     assert (numbers['frames'], numbers['rejected']) == (3, 0)
-    (trouble,) = numbers['troubles']
-    assert (trouble['cause'], trouble['count']) == ('color_lost', 2)
+    (problem,) = numbers['troubles']
+    assert (problem['cause'], problem['count']) == ('color_lost', 2)
     assert f'all colour is lost: format {lost!r}' in capsys.readouterr().err
 
 

@@ -84,7 +84,7 @@ def test_ambiguous_and_invalid_masks_are_counted(tmp_path, frame, predicted, sco
     assert outcomes == ['failed', 'dropped', 'dropped', 'dropped', 'rejected', 'rejected']
     assert numbers['strangers'] == 3
     assert numbers['frames_by_stamp'] == {'zero': 1, 'equal': 2, 'backward': 1}
-    assert [trouble['cause'] for trouble in numbers['troubles']] == ['cdr', 'size']
+    assert [problem['cause'] for problem in numbers['troubles']] == ['cdr', 'size']
     assert 'it has 40x24 pixels, its image has 80x48' in numbers['troubles'][1]['first']
     assert numbers['with_ground_truth'] == 2
     assert numbers['over_time'][5]['iou'] == [0.0] * 9

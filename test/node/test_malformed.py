@@ -17,50 +17,50 @@ NUMBER = 1000
 LARGEST = 2**32 - 1
 
 
-def _changed(chance, **values):
-    message = image_to_msg(make_image(), header(chance.randrange(2**60), FRAME_ID))
+def _changed(rng, **values):
+    message = image_to_msg(make_image(), header(rng.randrange(2**60), FRAME_ID))
     for name, value in values.items():
         setattr(message, name, value)
     return to_cdr(message)
 
 
-def _data(chance, size):
-    return np.frombuffer(chance.randbytes(size), np.uint8)
+def _data(rng, size):
+    return np.frombuffer(rng.randbytes(size), np.uint8)
 
 
-def _not_utf8(chance):
-    junk = bytes(chance.randrange(128, 256) for _ in FRAME_ID)
-    return _changed(chance).replace(FRAME_ID.encode(), junk)
+def _not_utf8(rng):
+    junk = bytes(rng.randrange(128, 256) for _ in FRAME_ID)
+    return _changed(rng).replace(FRAME_ID.encode(), junk)
 
 
-def _false_length(chance):
+def _false_length(rng):
     """Change the length of one of the two strings, or of the data."""
-    cdr = bytearray(_changed(chance))
-    offset = chance.choice([12, 44, 60])
-    cdr[offset : offset + 4] = struct.pack('<I', chance.choice([LARGEST, 2**31, 2**20]))
+    cdr = bytearray(_changed(rng))
+    offset = rng.choice([12, 44, 60])
+    cdr[offset : offset + 4] = struct.pack('<I', rng.choice([LARGEST, 2**31, 2**20]))
     return bytes(cdr)
 
 
-def _odd_yuv(chance):
+def _odd_yuv(rng):
     """Make it large enough that writing past its end would do harm."""
     size = {'height': 361, 'width': 641, 'step': 1282, 'data': np.zeros(361 * 1282, np.uint8)}
-    return _changed(chance, encoding=chance.choice(['yuv422', 'yuyv', 'NV12']), **size)
+    return _changed(rng, encoding=rng.choice(['yuv422', 'yuyv', 'NV12']), **size)
 
 
 KINDS = (
-    lambda chance: _changed(chance, encoding=chance.choice(['', 'rgb9', 'mono', 'x' * 9000, 'ÿ'])),
-    lambda chance: _changed(chance, data=_data(chance, chance.randrange(48 * 80 * 3))),
-    lambda chance: _changed(chance, height=chance.choice([0, 49, 10**5, LARGEST])),
-    lambda chance: _changed(chance, width=chance.choice([0, 81, 10**5, LARGEST])),
-    lambda chance: _changed(chance, step=chance.choice([0, 1, 239, 241, LARGEST])),
-    lambda chance: _changed(chance, height=LARGEST, width=LARGEST, step=LARGEST),
-    lambda chance: _changed(chance, encoding=chance.choice(['bayer_rggb16', 'yuv422']), width=0),
+    lambda rng: _changed(rng, encoding=rng.choice(['', 'rgb9', 'mono', 'x' * 9000, 'ÿ'])),
+    lambda rng: _changed(rng, data=_data(rng, rng.randrange(48 * 80 * 3))),
+    lambda rng: _changed(rng, height=rng.choice([0, 49, 10**5, LARGEST])),
+    lambda rng: _changed(rng, width=rng.choice([0, 81, 10**5, LARGEST])),
+    lambda rng: _changed(rng, step=rng.choice([0, 1, 239, 241, LARGEST])),
+    lambda rng: _changed(rng, height=LARGEST, width=LARGEST, step=LARGEST),
+    lambda rng: _changed(rng, encoding=rng.choice(['bayer_rggb16', 'yuv422']), width=0),
     _odd_yuv,
-    lambda chance: _changed(chance, encoding='bayer_rggb8', height=chance.choice([1, 2])),
-    lambda chance: _changed(chance, encoding=chance.choice(['nv12', 'nv24', 'i420']), step=80),
-    lambda chance: _changed(chance)[: chance.randrange(8, 11_000)],
-    lambda chance: b'\0\1\0\0' + chance.randbytes(chance.randrange(4, 4000)),
-    lambda chance: bytes([0, chance.choice([0, 2, 3, 9, 255])]) + _changed(chance)[2:],
+    lambda rng: _changed(rng, encoding='bayer_rggb8', height=rng.choice([1, 2])),
+    lambda rng: _changed(rng, encoding=rng.choice(['nv12', 'nv24', 'i420']), step=80),
+    lambda rng: _changed(rng)[: rng.randrange(8, 11_000)],
+    lambda rng: b'\0\1\0\0' + rng.randbytes(rng.randrange(4, 4000)),
+    lambda rng: bytes([0, rng.choice([0, 2, 3, 9, 255])]) + _changed(rng)[2:],
     _not_utf8,
     _false_length,
 )
@@ -75,14 +75,14 @@ def test_a_thousand_malformed_messages(bench, node, model):
     mask, diagnostics = bench.listen(Image, 'mask'), bench.diagnostics()
     camera = bench.camera()
     bench.connect(camera, mask)
-    chance = random.Random(20_170_901)
+    rng = random.Random(20_170_901)
     sent = 0
 
     def rejected():
         """Send again while some messages were dropped unread for newer ones."""
         nonlocal sent
         for _ in range(250):
-            camera.publish(KINDS[sent % len(KINDS)](chance))
+            camera.publish(KINDS[sent % len(KINDS)](rng))
             bench.state()  # a response takes about as long as an image
             sent += 1
         heard = len(diagnostics.messages)

@@ -137,11 +137,11 @@ def _measure(
 
 
 @torch.inference_mode()
-def _per_frame_ms(act: Callable[[int], Any], images: int, device: torch.device) -> float:
+def _per_frame_ms(action: Callable[[int], Any], images: int, device: torch.device) -> float:
     count = 4 * images
     start_s = time.perf_counter()
     for number in range(count):
-        act(number % images)
+        action(number % images)
     if device.type == 'cuda':
         torch.cuda.synchronize(device)
     return 1e3 * (time.perf_counter() - start_s) / count

@@ -134,10 +134,10 @@ def _fly(segmenter: Segmenter, images: list[NDArray[np.uint8]]) -> None:
 
 
 @torch.inference_mode()
-def _timed(segmenter: Segmenter, act: Callable[[], object]) -> float:
+def _timed(segmenter: Segmenter, action: Callable[[], object]) -> float:
     """Return the milliseconds until the device is done."""
     started_s = time.perf_counter()
-    act()
+    action()
     if segmenter.runtime.device.type == 'cuda':
         torch.cuda.synchronize(segmenter.runtime.device)
     return 1e3 * (time.perf_counter() - started_s)

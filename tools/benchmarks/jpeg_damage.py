@@ -42,64 +42,64 @@ Damage = Callable[[bytes, bytes, np.random.Generator], bytes]
 """Function from a file, that of the previous frame, and a random generator to a damaged file."""
 
 
-def _offset(data: bytes, chance: np.random.Generator, room: int = 0) -> int:
+def _offset(data: bytes, rng: np.random.Generator, room: int = 0) -> int:
     """Choose a position in the coded data."""
     start = data.find(b'\xff\xda') + 14
-    return int(chance.integers(start, max(start + 1, len(data) - 2 - room)))
+    return int(rng.integers(start, max(start + 1, len(data) - 2 - room)))
 
 
 def _lost(number: int) -> Damage:
-    def damage(data: bytes, _: bytes, chance: np.random.Generator) -> bytes:
-        a = _offset(data, chance, number)
+    def damage(data: bytes, _: bytes, rng: np.random.Generator) -> bytes:
+        a = _offset(data, rng, number)
         return data[:a] + data[a + number :]
 
     return damage
 
 
 def _overwritten(number: int, by: Callable[[np.random.Generator], bytes]) -> Damage:
-    def damage(data: bytes, _: bytes, chance: np.random.Generator) -> bytes:
-        a = _offset(data, chance, number)
-        return data[:a] + by(chance) + data[a + number :]
+    def damage(data: bytes, _: bytes, rng: np.random.Generator) -> bytes:
+        a = _offset(data, rng, number)
+        return data[:a] + by(rng) + data[a + number :]
 
     return damage
 
 
 def _stale(number: int) -> Damage:
-    def damage(data: bytes, before: bytes, chance: np.random.Generator) -> bytes:
-        a = _offset(data, chance, number)
+    def damage(data: bytes, before: bytes, rng: np.random.Generator) -> bytes:
+        a = _offset(data, rng, number)
         return data[:a] + before[a : a + number] + data[a + number :]
 
     return damage
 
 
-def _old_rest(data: bytes, before: bytes, chance: np.random.Generator) -> bytes:
-    a = _offset(data, chance, 2)
+def _old_rest(data: bytes, before: bytes, rng: np.random.Generator) -> bytes:
+    a = _offset(data, rng, 2)
     return data[:a] + (before + bytes(len(data)))[a:]
 
 
-def _flipped(data: bytes, _: bytes, chance: np.random.Generator) -> bytes:
-    a = _offset(data, chance)
-    return data[:a] + bytes([data[a] ^ int(chance.integers(1, 256))]) + data[a + 1 :]
+def _flipped(data: bytes, _: bytes, rng: np.random.Generator) -> bytes:
+    a = _offset(data, rng)
+    return data[:a] + bytes([data[a] ^ int(rng.integers(1, 256))]) + data[a + 1 :]
 
 
-def _halves_swapped(data: bytes, _: bytes, chance: np.random.Generator) -> bytes:
-    start, a = data.find(b'\xff\xda') + 14, _offset(data, chance, 2)
+def _halves_swapped(data: bytes, _: bytes, rng: np.random.Generator) -> bytes:
+    start, a = data.find(b'\xff\xda') + 14, _offset(data, rng, 2)
     return data[:start] + data[a:-2] + data[start:a] + data[-2:]
 
 
 def _intervals(number: int, times: int) -> Damage:
-    def damage(data: bytes, _: bytes, chance: np.random.Generator) -> bytes:
+    def damage(data: bytes, _: bytes, rng: np.random.Generator) -> bytes:
         offsets = [match.start() for match in re.finditer(rb'\xff[\xd0-\xd7]', data)]
-        first = int(chance.integers(0, len(offsets) - number))
+        first = int(rng.integers(0, len(offsets) - number))
         start, end = offsets[first], offsets[first + number]
         return data[:start] + data[start:end] * times + data[end:]
 
     return damage
 
 
-def _last_scans_lost(data: bytes, _: bytes, chance: np.random.Generator) -> bytes:
+def _last_scans_lost(data: bytes, _: bytes, rng: np.random.Generator) -> bytes:
     offsets = [match.start() for match in re.finditer(rb'\xff\xda', data)]
-    return data[: offsets[int(chance.integers(1, len(offsets)))]] + _EOI
+    return data[: offsets[int(rng.integers(1, len(offsets)))]] + _EOI
 
 
 _read: Final = functools.lru_cache(64)(read_image_file)
@@ -111,15 +111,15 @@ DAMAGES: Final[dict[str, tuple[Damage, dict[int, int]]]] = {
         for n in (16, 512)
     },
     '16 bytes of 0xFF': (_overwritten(16, lambda _: b'\xff' * 16), _PLAIN),
-    '512 random bytes': (_overwritten(512, lambda chance: chance.bytes(512)), _PLAIN),
+    '512 random bytes': (_overwritten(512, lambda rng: rng.bytes(512)), _PLAIN),
     **{f'{n} bytes of the frame before': (_stale(n), _PLAIN) for n in (188, 1500)},
     'rest of the frame before': (_old_rest, _PLAIN),
     'end of the frame before, 200 bytes': (
-        lambda data, before, chance: data[: _offset(data, chance, 300)] + before[-200:],
+        lambda data, before, rng: data[: _offset(data, rng, 300)] + before[-200:],
         _PLAIN,
     ),
     'end marker too soon': (
-        lambda data, _, chance: data[: _offset(data, chance, 8)] + _EOI,
+        lambda data, _, rng: data[: _offset(data, rng, 8)] + _EOI,
         _PLAIN,
     ),
     'halves swapped': (_halves_swapped, _PLAIN),
@@ -154,8 +154,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     print('| damage | refused | if not refused: wrong share of the image, p50, p90 |')
     print('| --- | --- | --- |')
     for kind, (damage, settings) in DAMAGES.items():
-        chance = np.random.default_rng(options.seed)
-        wrong = [_try(videos, damage, settings, chance) for _ in range(options.cases)]
+        rng = np.random.default_rng(options.seed)
+        wrong = [_try(videos, damage, settings, rng) for _ in range(options.cases)]
         print(_row(kind, wrong), flush=True)
     print(_times(read_image_file(videos[0][0])))
     return 0
@@ -165,18 +165,18 @@ def _try(
     videos: Sequence[Sequence[Path]],
     damage: Damage,
     settings: dict[int, int],
-    chance: np.random.Generator,
+    rng: np.random.Generator,
 ) -> float | None:
     """Damage a file; return the wrong share of its image, or None if it is rejected."""
-    paths = videos[int(chance.integers(len(videos)))]
-    index = int(chance.integers(1, len(paths)))
-    size = SIZES[int(chance.integers(len(SIZES)))]
-    noise, quality = int(chance.choice(NOISES)), int(chance.choice(QUALITIES))
+    paths = videos[int(rng.integers(len(videos)))]
+    index = int(rng.integers(1, len(paths)))
+    size = SIZES[int(rng.integers(len(SIZES)))]
+    noise, quality = int(rng.choice(NOISES)), int(rng.choice(QUALITIES))
     before, data = (
         _encoded(_read(path), size, noise, {cv2.IMWRITE_JPEG_QUALITY: quality, **settings})
         for path in paths[index - 1 : index + 1]
     )
-    damaged = damage(data, before, chance)
+    damaged = damage(data, before, rng)
     try:
         shown = decode_rgb(check_file(damaged)).rgb
     except ImageFileError:

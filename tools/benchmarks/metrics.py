@@ -161,10 +161,10 @@ def _one_hot(mask: Mask) -> torch.Tensor:
     return planes.permute(2, 0, 1)[None].contiguous()
 
 
-def _seconds(act: Callable[[], object]) -> float:
+def _seconds(action: Callable[[], object]) -> float:
     # CPU time, not wall time, so that other processes on the machine have no effect.
     start = time.process_time()
-    act()
+    action()
     return time.process_time() - start
 
 

@@ -31,11 +31,11 @@ def main() -> None:
     changes = (*BYTES, *FIELDS[given.kind])
 
     def mutate(data: bytes, maximum: int, seed: int) -> bytes:
-        chance = random.Random(seed)
-        if chance.random() < 0.5:
+        rng = random.Random(seed)
+        if rng.random() < 0.5:
             return bytes(atheris.Mutate(data, maximum))
         corrupted = bytearray(data)
-        chance.choice(changes)(chance, corrupted)
+        rng.choice(changes)(rng, corrupted)
         return bytes(corrupted[:maximum])
 
     atheris.Setup(

@@ -42,7 +42,7 @@ class Stage(NamedTuple):
     name: str
     notice: str
     inputs: list[Path]
-    act: Callable[[], None]
+    action: Callable[[], None]
 
 
 class Runner:
@@ -129,7 +129,7 @@ def set_up(run: Runner) -> None:
         stamp.pop(stage.name, None)
         write_stamp(stamp)
         print(f'make setup: {stage.notice}', flush=True)
-        stage.act()
+        stage.action()
         stamp[stage.name] = key
         write_stamp(stamp)
 

@@ -183,20 +183,20 @@ def _stale_tries(setup: Setup, tries: int, alive: tuple[str, ...]) -> list[Check
     ]
 
 
-def _soak(setup: Setup, minutes: float, chance: random.Random) -> list[Check]:
+def _soak(setup: Setup, minutes: float, rng: random.Random) -> list[Check]:
     """Inject a fault every few seconds."""
     done: Counter[str] = Counter()
     for injection in INJECTIONS.values():  # once each, so that all needed memory is allocated
-        injection(setup, chance)
+        injection(setup, rng)
         setup.watch.wait_for_masks(5)
     resident: list[int] = []
     end_s = time.monotonic() + 60 * minutes
     while time.monotonic() < end_s:
-        name, injection = chance.choice([*INJECTIONS.items()])
-        injection(setup, chance)
+        name, injection = rng.choice([*INJECTIONS.items()])
+        injection(setup, rng)
         done[name] += 1
         setup.watch.wait_for_masks(5)
-        time.sleep(chance.uniform(1.0, 4.0))
+        time.sleep(rng.uniform(1.0, 4.0))
         resident.append(usage(setup.node.pid).resident_kib)
         if sum(done.values()) % 10 == 0:
             print(f'{sum(done.values())} faults, {resident[-1] >> 10} MiB', flush=True)

@@ -37,59 +37,59 @@ class Setup:
         self.camera = CameraProcess(TOPIC, *self.options)
 
 
-def _kill_camera(setup: Setup, chance: random.Random) -> None:
+def _kill_camera(setup: Setup, rng: random.Random) -> None:
     setup.restart_camera()
 
 
-def _pause_node(setup: Setup, chance: random.Random) -> None:
+def _pause_node(setup: Setup, rng: random.Random) -> None:
     setup.node.send_signal(signal.SIGSTOP)
-    time.sleep(chance.uniform(0.1, 2.0))
+    time.sleep(rng.uniform(0.1, 2.0))
     setup.node.send_signal(signal.SIGCONT)
 
 
-def _pause_camera(setup: Setup, chance: random.Random) -> None:
+def _pause_camera(setup: Setup, rng: random.Random) -> None:
     setup.camera.process.send_signal(signal.SIGSTOP)
-    time.sleep(chance.uniform(0.1, 2.0))
+    time.sleep(rng.uniform(0.1, 2.0))
     setup.camera.process.send_signal(signal.SIGCONT)
 
 
-def _change_rate(setup: Setup, chance: random.Random) -> None:
-    setup.camera.report(f'rate {chance.choice([1, 10, 60, 200])}')
+def _change_rate(setup: Setup, rng: random.Random) -> None:
+    setup.camera.report(f'rate {rng.choice([1, 10, 60, 200])}')
     time.sleep(1.5)
     setup.camera.report('rate 30')
 
 
-def _change_size(setup: Setup, chance: random.Random) -> None:
-    setup.camera.report(f'size {chance.choice(["33x70", "320x240", "640x480", "1x1"])}')
+def _change_size(setup: Setup, rng: random.Random) -> None:
+    setup.camera.report(f'size {rng.choice(["33x70", "320x240", "640x480", "1x1"])}')
     time.sleep(1.0)
     setup.camera.report('size 640x360')
 
 
-def _change_encoding(setup: Setup, chance: random.Random) -> None:
-    setup.camera.report(f'encoding {chance.choice(["mono8", "bgr8", "rgba8"])}')
+def _change_encoding(setup: Setup, rng: random.Random) -> None:
+    setup.camera.report(f'encoding {rng.choice(["mono8", "bgr8", "rgba8"])}')
     time.sleep(1.0)
     setup.camera.report('encoding rgb8')
 
 
-def _second_publisher(setup: Setup, chance: random.Random) -> None:
+def _second_publisher(setup: Setup, rng: random.Random) -> None:
     second = CameraProcess(TOPIC, *setup.options)
     time.sleep(2.0)
     second.kill()
 
 
-def _other_reliability(setup: Setup, chance: random.Random) -> None:
+def _other_reliability(setup: Setup, rng: random.Random) -> None:
     setup.camera.kill()
     setup.camera = CameraProcess(TOPIC, *setup.options, '--best-effort')
     time.sleep(2.0)
     setup.restart_camera()
 
 
-def _cycle(setup: Setup, chance: random.Random) -> None:
+def _cycle(setup: Setup, rng: random.Random) -> None:
     for label in ('deactivate', 'activate'):
         setup.watch.change(label)
 
 
-def _whole_cycle(setup: Setup, chance: random.Random) -> None:
+def _whole_cycle(setup: Setup, rng: random.Random) -> None:
     for label in ('deactivate', 'cleanup', 'configure', 'activate'):
         setup.watch.change(label)
 

@@ -206,9 +206,9 @@ def _convert_and_keep(folder: Path, cache: Cache, key: str, precisions: Sequence
     _LOG.info('converting the model for OpenVINO; the result is kept for the next start')
     began_s = time.monotonic()
     entry = _convert(folder, precisions)
-    took_s = time.monotonic() - began_s
+    elapsed_s = time.monotonic() - began_s
     if 'quickest' in entry.values:
-        _LOG.info('converted in %.1f s: %s', took_s, _summary(entry.values))
+        _LOG.info('converted in %.1f s: %s', elapsed_s, _summary(entry.values))
     try:
         cache.write(key, entry)
     except OSError as error:
@@ -217,7 +217,7 @@ def _convert_and_keep(folder: Path, cache: Cache, key: str, precisions: Sequence
             'let XDG_CACHE_HOME name a folder that can be written',
             error.filename,
             error.strerror,
-            took_s,
+            elapsed_s,
         )
     return entry
 

@@ -70,14 +70,14 @@ class Video:
         """
         return self.numbering.times[frame] if self.rate_hz is None else frame / self.rate_hz
 
-    def why_missing(self, frame: int) -> str | None:
+    def reason_missing(self, frame: int) -> str | None:
         """
         Explain why a frame is missing, as far as is known without decoding.
 
         :param frame: its number, counted from 0.
         :return: a sentence without a full stop; None if it is not known to be missing.
         """
-        return self.numbering.why_missing(frame)
+        return self.numbering.reason_missing(frame)
 
     def read(
         self, frames: Iterable[int], data_errors: dict[int, str] | None = None

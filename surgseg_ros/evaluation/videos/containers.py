@@ -144,13 +144,13 @@ _LIST_OF_STREAMS: Final = 0
 _HAS_PAYLOAD, _BEGINS_UNIT = 0x10, 0x40
 
 
-def _transport_stream_is_whole(file: BinaryIO, size: int) -> bool:
+def _is_complete_transport_stream(file: BinaryIO, size: int) -> bool:
     """Check that the last packet of an MPEG transport stream is complete."""
     start, _, length = _transport_packets(file)
     return not length or (size - start) % length == 0
 
 
-def begins_whole(contents: Contents, file: BinaryIO) -> bool:
+def starts_complete(contents: Contents, file: BinaryIO) -> bool:
     """
     Check whether an MPEG transport stream contains its beginning.
 
@@ -176,7 +176,7 @@ def begins_whole(contents: Contents, file: BinaryIO) -> bool:
     return True
 
 
-def _asf_is_whole(file: BinaryIO, size: int) -> bool:
+def _is_complete_asf(file: BinaryIO, size: int) -> bool:
     """Compare the size of a WMV file with that in its header, which is 0 in a live stream."""
     head = file.read(_ASF_HEADER_BYTES)
     offset = head.find(_ASF_PROPERTIES) + 40
@@ -186,13 +186,13 @@ def _asf_is_whole(file: BinaryIO, size: int) -> bool:
 _ASF_PROPERTIES: Final = bytes.fromhex('a1dcab8c47a9cf118ee400c00c205365')
 _ASF_HEADER_BYTES: Final = 2**16
 
-_WHOLE: Final[Mapping[str, Callable[[BinaryIO, int], bool]]] = {
-    'mpegts': _transport_stream_is_whole,
-    'asf': _asf_is_whole,
+_IS_COMPLETE: Final[Mapping[str, Callable[[BinaryIO, int], bool]]] = {
+    'mpegts': _is_complete_transport_stream,
+    'asf': _is_complete_asf,
 }
 
 
-def is_whole(contents: Contents, file: BinaryIO) -> bool:
+def is_complete(contents: Contents, file: BinaryIO) -> bool:
     """
     Check whether a file contains its end, for formats whose elements are not walked.
 
@@ -202,4 +202,4 @@ def is_whole(contents: Contents, file: BinaryIO) -> bool:
     """
     size = file.seek(0, 2)
     file.seek(0)
-    return contents.format not in _WHOLE or _WHOLE[contents.format](file, size)
+    return contents.format not in _IS_COMPLETE or _IS_COMPLETE[contents.format](file, size)

@@ -68,21 +68,21 @@ def decode(
     """
     threads = min(os.cpu_count() or 1, _MAX_THREADS)
     with ThreadPoolExecutor(threads) as pool:
-        source = _Alone if contents.stands_alone else _Dependent
+        source = _IntraDecoder if contents.is_intra_only else _Dependent
         with closing(source(contents, numbering, pool)) as decoder:
             yield from _prefetched(decoder, numbering, frames, threads + 1)
 
 
 def _prefetched(
-    decoder: '_Alone | _Dependent', numbering: Numbering, frames: Iterator[int], length: int
+    decoder: '_IntraDecoder | _Dependent', numbering: Numbering, frames: Iterator[int], length: int
 ) -> Iterator[tuple[int, Decoded]]:
     """Decode some frames ahead, in parallel with the use of the first one."""
     pending: deque[tuple[int, Future[Decoded] | str]] = deque()
     for frame in frames:
-        why = numbering.why_missing(frame)
-        if why is None and frame >= numbering.count:
+        reason = numbering.reason_missing(frame)
+        if reason is None and frame >= numbering.count:
             break
-        pending.append((frame, why or decoder.get(numbering.repeats.get(frame, frame))))
+        pending.append((frame, reason or decoder.get(numbering.repeats.get(frame, frame))))
         if frame >= numbering.count:
             break  # the number of missing frames is unknown
         if len(pending) >= length:
@@ -111,7 +111,7 @@ def length_bytes(codec: str, extradata: bytes | None) -> int | None:
     return 1 + (extradata[_CONFIGURATION[codec]] & 3)
 
 
-def are_whole(data: bytes, length_size: int) -> bool:
+def are_complete(data: bytes, length_size: int) -> bool:
     """
     Check whether a packet consists of complete units, as far as possible without decoding.
 
@@ -157,7 +157,7 @@ class _Decoder:
             except ImageFileError as error:
                 return str(error)
         size = self._length_size
-        return None if size is None or are_whole(bytes(packet), size) else _DAMAGED
+        return None if size is None or are_complete(bytes(packet), size) else _DAMAGED
 
     def close(self) -> None:
         """Cancel pending frames, and close the file."""
@@ -165,7 +165,7 @@ class _Decoder:
         self.packets.close()
 
 
-class _Alone(_Decoder):
+class _IntraDecoder(_Decoder):
     """Intra frames, which are decoded individually; frames that are not requested are skipped."""
 
     def __init__(self, contents: Contents, numbering: Numbering, pool: ThreadPoolExecutor) -> None:
@@ -273,10 +273,10 @@ class _Run:
         self._source = source
         self._codec, self._contents = source.codec, source.contents
         self._numbering = source.numbering
-        self._fed = self._judged = start
+        self._next = self._validated = start
         self._is_done = False
         self._errors: dict[int, str] = {}
-        self._came: dict[int, _Output] = {}
+        self._outputs: dict[int, _Output] = {}
         self._count = 0
         self._latest: deque[int] = deque(maxlen=2 * _HELD)
         self._order: int | None = None  # of the last output, if the order determines it
@@ -296,19 +296,19 @@ class _Run:
 
     def _is_uncertain(self, frame: int) -> bool:
         """Return whether a packet may contain no frame, so that numbers would be wrong."""
-        return frame in self._uncertain and self._uncertain[frame] + _HELD > self._judged
+        return frame in self._uncertain and self._uncertain[frame] + _HELD > self._validated
 
     def _is_past(self, frame: int) -> bool:
         if self._is_done:
             return True
         if self._numbering.by_output:
             return self._highest > frame + _HELD
-        return self._judged > self._source.numbers[frame]
+        return self._validated > self._source.numbers[frame]
 
     def _step(self) -> None:
         """Feed one packet, or flush the decoder."""
-        packet = self._source.packets.take(self._fed)
-        number, self._fed = self._fed, self._fed + 1
+        packet = self._source.packets.take(self._next)
+        number, self._next = self._next, self._next + 1
         self._is_done = packet is None
         if number in self._numbering.lost_before:
             self._order = None
@@ -337,50 +337,50 @@ class _Run:
             frame = self._numbering.frames[self._order] if known else None  # type: ignore[index]
         self._latest.append(number)
         self._count += 1
-        if number >= self._judged:
-            self._came[number] = _Output(picture, self._count, frame)
+        if number >= self._validated:
+            self._outputs[number] = _Output(picture, self._count, frame)
 
     def _validate_all(self, wanted: int) -> None:
         """Validate packets in order, as long as their outcome is known."""
-        last = min(self._fed, len(self._contents.packets))
-        while self._judged < last and (
-            self._judged in self._came
-            or self._judged in self._errors
-            or self._fed - self._judged > _HELD
+        last = min(self._next, len(self._contents.packets))
+        while self._validated < last and (
+            self._validated in self._outputs
+            or self._validated in self._errors
+            or self._next - self._validated > _HELD
             or self._is_done
         ):
-            came = self._came.pop(self._judged, None)
-            verdict = self._validate(self._judged, came)
-            frame = came.frame if came else self._numbering.frames[self._judged]
+            output = self._outputs.pop(self._validated, None)
+            error = self._validate(self._validated, output)
+            frame = output.frame if output else self._numbering.frames[self._validated]
             if self._numbering.by_output:
-                if came is None:
+                if output is None:
                     frame = self._order = None
                     self._found.update(dict.fromkeys(self._uncertain, _REFERS))
                     self._uncertain.clear()
-                elif came.picture.key_frame:
+                elif output.picture.key_frame:
                     self._uncertain.clear()
                 elif frame is not None and frame >= wanted:
-                    self._uncertain[frame] = self._judged
+                    self._uncertain[frame] = self._validated
             if frame is not None and frame >= wanted:
-                self._found[frame] = came.picture if came and verdict is None else verdict or ''
+                self._found[frame] = output.picture if output and error is None else error or ''
             self._highest = max(self._highest, -1 if frame is None else frame)
-            self._judged += 1
+            self._validated += 1
 
-    def _validate(self, number: int, came: _Output | None) -> str | None:
+    def _validate(self, number: int, output: _Output | None) -> str | None:
         """Describe the error of a packet's frame."""
         packet = self._contents.packets[number]
         self._is_broken |= number in self._numbering.lost_before
         if not packet.is_shown:
             self._is_broken = number in self._errors or (self._is_broken and not packet.is_key)
             return None
-        if came is None or came.picture.is_corrupt or number in self._errors:
+        if output is None or output.picture.is_corrupt or number in self._errors:
             self._is_broken = True
             return self._errors.get(number, _DAMAGED)
-        if came.picture.key_frame:
+        if output.picture.key_frame:
             if self._is_broken:
-                self._is_broken, self._leads = False, came.order
+                self._is_broken, self._leads = False, output.order
             return None
-        is_led = self._leads is not None and came.order < self._leads
+        is_led = self._leads is not None and output.order < self._leads
         return _REFERS if self._is_broken or is_led else None
 
 

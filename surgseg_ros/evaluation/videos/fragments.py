@@ -86,7 +86,7 @@ class _Walk:
         self._defaults, self._end = _read_moov(moov, track)
         self._number = 0
         self._frame = 0.0  # mean duration of a frame in the previous part; 0 without one
-        self._unclaimed = 0  # bytes of data without a sample
+        self._unreferenced = 0  # bytes of data without a sample
         self._is_damaged = self._is_misnumbered = self._skips_numbers = False
         self._starts: list[int] = []
         self._lost_before: list[int] = []
@@ -100,14 +100,14 @@ class _Walk:
             if box.name == b'moof':
                 self._read_fragment(box)
             elif box.name == b'mdat' and self._starts:
-                self._unclaimed += box.end - box.body
+                self._unreferenced += box.end - box.body
             elif box.name == b'mfra':
                 self._index = _index_of(_content(self._file, box), self._track)
             elif box.name == b'sidx':
                 declared = max(declared, box.end + _bytes_behind(_content(self._file, box)))
         is_cut = (
             self._is_damaged
-            or self._unclaimed > 0
+            or self._unreferenced > 0
             or (self._is_misnumbered and not self._skips_numbers)
             or (declared > self._size and not self._lost_before)
             or self._index_continues()
@@ -115,8 +115,8 @@ class _Walk:
         return Fragments(tuple(self._lost_before), is_cut)
 
     def _read_fragment(self, box: _Box) -> None:
-        self._is_damaged |= self._unclaimed != 0
-        self._unclaimed = 0
+        self._is_damaged |= self._unreferenced != 0
+        self._unreferenced = 0
         self._starts.append(box.offset)
         try:
             number, parts = _read_moof(_content(self._file, box), self._defaults)
@@ -126,7 +126,7 @@ class _Walk:
         is_first = len(self._starts) == 1
         self._is_misnumbered |= number > 1 if is_first else number != self._number + 1
         self._number = number
-        self._unclaimed = -sum(part.size for part in parts)
+        self._unreferenced = -sum(part.size for part in parts)
         for part in parts:
             if part.track == self._track and part.frames:
                 self._join(part, box.offset)

@@ -14,7 +14,7 @@ from itertools import pairwise
 from statistics import median
 from typing import BinaryIO, Final
 
-from surgseg_ros.evaluation.videos.containers import are_connected, begins_whole, is_whole
+from surgseg_ros.evaluation.videos.containers import are_connected, is_complete, starts_complete
 from surgseg_ros.evaluation.videos.fragments import find_lost_fragments
 from surgseg_ros.evaluation.videos.packets import Contents, Gap, Numbering, Packet
 
@@ -49,7 +49,7 @@ def _number_by_order(contents: Contents) -> Numbering:
     count = len(contents.packets)
     rate = contents.rates[0] if contents.rates else None
     times = () if rate else tuple(Fraction(n) for n in range(count))
-    return Numbering(range(count), (), count, rate, times, by_output=not contents.stands_alone)
+    return Numbering(range(count), (), count, rate, times, by_output=not contents.is_intra_only)
 
 
 class _Avi:
@@ -71,17 +71,17 @@ class _Avi:
     def number(self) -> Numbering:
         """Create the numbering; see number_frames."""
         contents = self._contents
-        frames, end_why = self._slots_of_packets()
+        frames, end_reason = self._slots_of_packets()
         known = [frame for frame in frames if frame is not None]
         taken = {*known, *self._slots.values()}
         count = max(contents.declared, max(taken, default=-1) + 1)
-        gaps, repeats = self._fill(set(known), taken, count, end_why)
+        gaps, repeats = self._fill(set(known), taken, count, end_reason)
         lost = [
             n
             for n, (before, slot) in enumerate(pairwise([-1, *known]))
             if any(between not in repeats for between in range(before + 1, slot))
         ]
-        if end_why is not None:
+        if end_reason is not None:
             lost.append(len(known))
         return Numbering(
             frames,
@@ -90,7 +90,7 @@ class _Avi:
             1 / contents.time_base,
             repeats=repeats,
             lost_before=frozenset(lost),
-            by_output=not contents.stands_alone,
+            by_output=not contents.is_intra_only,
         )
 
     def _slots_of_packets(self) -> tuple[list[int | None], str | None]:
@@ -114,12 +114,12 @@ class _Avi:
         if lacks_some and not self._slots and self._continues_after(packets[-1]):
             # In a truncated file, the last frames would be missing. Here, the missing ones are
             # unknown.
-            why = 'the file lacks frames, and has no index by which the others are numbered'
-            return [None] * len(frames), why
+            reason = 'the file lacks frames, and has no index by which the others are numbered'
+            return [None] * len(frames), reason
         return frames, None
 
     def _fill(
-        self, known: set[int], taken: set[int], count: int, end_why: str | None
+        self, known: set[int], taken: set[int], count: int, end_reason: str | None
     ) -> tuple[list[Gap], dict[int, int]]:
         """Distinguish slots that are empty on purpose from slots of lost frames."""
         gaps: list[Gap] = []
@@ -132,8 +132,8 @@ class _Avi:
                 gaps.append(Gap(slot, slot, 'its place in the file is damaged'))
             else:
                 repeats[slot] = shown
-        if end_why is not None:
-            gaps.append(Gap(last + 1, count - 1 if count > last + 1 else None, end_why))
+        if end_reason is not None:
+            gaps.append(Gap(last + 1, count - 1 if count > last + 1 else None, end_reason))
         elif last + 1 < count:
             gaps.append(Gap(last + 1, count - 1, _ends_early(count)))
         elif not self._contents.declared and not self._is_complete():
@@ -290,10 +290,10 @@ class _Timed:
             return []
         # Other formats do not show it: a gap in the grid is considered a loss.
         slots = self._grid[1] if self._grid else []
-        start = [] if self._begins_whole() else [0]
+        start = [] if self._starts_complete() else [0]
         return start + sorted(self._order[position] for position in _jumps(slots))
 
-    def _begins_whole(self) -> bool:
+    def _starts_complete(self) -> bool:
         """
         Return whether an MPEG transport stream may be complete from its first frame on.
 
@@ -304,7 +304,7 @@ class _Timed:
         if self._contents.format != 'mpegts' or not has_keys:
             return True
         is_first = first.is_key and first.pts == self._pts[0]
-        return is_first and begins_whole(self._contents, self._file)
+        return is_first and starts_complete(self._contents, self._file)
 
     def _begins_at_zero(self) -> bool:
         rate = self._grid[0] if self._grid else max(self._contents.rates, default=Fraction(30))
@@ -344,7 +344,7 @@ class _Timed:
         if is_uncertain:
             before = 'the file is damaged before it' if count else 'the file lacks its beginning'
             return Gap(count, None, f'{before}, and the rest cannot be numbered')
-        is_cut = self._is_cut or not is_whole(self._contents, self._file)
+        is_cut = self._is_cut or not is_complete(self._contents, self._file)
         if not is_cut and self._contents.format != 'flv':
             return None
         if self._contents.format == 'mov' and self._contents.declared and not self._fragments:
@@ -390,7 +390,7 @@ def _joined(gaps: Sequence[Gap]) -> list[Gap]:
     """Merge adjacent gaps of the same reason."""
     joined: list[Gap] = []
     for gap in gaps:
-        if joined and joined[-1].last == gap.first - 1 and joined[-1].why == gap.why:
-            gap = Gap(joined.pop().first, gap.last, gap.why)
+        if joined and joined[-1].last == gap.first - 1 and joined[-1].reason == gap.reason:
+            gap = Gap(joined.pop().first, gap.last, gap.reason)
         joined.append(gap)
     return joined

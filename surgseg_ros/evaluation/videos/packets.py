@@ -94,7 +94,7 @@ class Contents:
     :param duration_s: duration of the video stream, according to the header; None if unknown.
     :param size: (width, height) in pixels.
     :param streams: streams of the file.
-    :param stands_alone: whether all frames are decoded independently.
+    :param is_intra_only: whether all frames are decoded independently.
     """
 
     path: Path
@@ -108,7 +108,7 @@ class Contents:
     duration_s: Fraction | None
     size: tuple[int, int]
     streams: Streams
-    stands_alone: bool
+    is_intra_only: bool
 
 
 class Gap(NamedTuple):
@@ -117,20 +117,20 @@ class Gap(NamedTuple):
 
     :param first: number of the first frame.
     :param last: number of the last frame; None if it is unknown.
-    :param why: the reason, without a full stop.
+    :param reason: the reason, without a full stop.
     """
 
     first: int
     last: int | None
-    why: str
+    reason: str
 
     def __str__(self) -> str:
         """Name the missing frames."""
         if self.last is None:
-            return f'frame {self.first} and all after it: {self.why}'
+            return f'frame {self.first} and all after it: {self.reason}'
         if self.first == self.last:
-            return f'frame {self.first}: {self.why}'
-        return f'frames {self.first} to {self.last}: {self.why}'
+            return f'frame {self.first}: {self.reason}'
+        return f'frames {self.first} to {self.last}: {self.reason}'
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ class Numbering:
     lost_before: frozenset[int] = frozenset()
     by_output: bool = False
 
-    def why_missing(self, frame: int) -> str | None:
+    def reason_missing(self, frame: int) -> str | None:
         """
         Explain why a frame does not exist.
 
@@ -170,7 +170,7 @@ class Numbering:
         if index < 0:
             return None
         gap = self.gaps[index]
-        return gap.why if gap.last is None or frame <= gap.last else None
+        return gap.reason if gap.last is None or frame <= gap.last else None
 
 
 @contextmanager
@@ -317,7 +317,7 @@ def demux(path: Path) -> Contents:
             duration_s=_duration_s(container, stream),
             size=(codec.width, codec.height),
             streams=Streams(stream.index, len(container.streams), stream.id),
-            stands_alone=alone,
+            is_intra_only=alone,
         )
 
 

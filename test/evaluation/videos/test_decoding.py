@@ -14,7 +14,7 @@ from surgseg_ros.core.image_files import ImageFileError, check_file, decode_rgb
 from surgseg_ros.core.processes import MAX_PIXELS
 from surgseg_ros.evaluation.layout import FrameError
 from surgseg_ros.evaluation.videos import open_video
-from surgseg_ros.evaluation.videos.decoding import are_whole, length_bytes
+from surgseg_ros.evaluation.videos.decoding import are_complete, length_bytes
 
 COUNT = 36
 
@@ -222,9 +222,9 @@ def test_accepts_encoded_frames_and_finds_zeroed_data(tmp_path, name):
         coded = [bytes(packet) for packet in file.demux(video=0) if packet.size]
     assert size == (4 if name in ('x.mp4', 'x.mkv') else 0)
     for data in coded:
-        assert are_whole(data, size)
+        assert are_complete(data, size)
         middle = len(data) // 2
-        assert not are_whole(data[: middle - 4] + bytes(7) + b'\7' + data[middle + 4 :], size)
+        assert not are_complete(data[: middle - 4] + bytes(7) + b'\7' + data[middle + 4 :], size)
 
 
 @pytest.mark.parametrize(
@@ -244,7 +244,7 @@ def test_accepts_encoded_frames_and_finds_zeroed_data(tmp_path, name):
     ],
 )
 def test_checks_lengths_and_zeros_of_units(data, size, whole):
-    assert are_whole(data, size) is whole
+    assert are_complete(data, size) is whole
 
 
 def test_other_codecs_have_no_units_to_check():
