@@ -49,11 +49,11 @@ def draw(size: tuple[int, int], number: int) -> NDArray[np.uint8]:
     image = np.stack(
         [110 + 90 * x // width, 40 + 50 * y // height, 40 + 40 * (x + y) // (height + width)], 2
     )
-    rng = _numbers(number)
+    numbers = _numbers(number)
     for thickness, grey in ((9, 0), (9, 60), (14, 90), (90, 30), (120, 90)):
-        along, across = next(rng) % 33 - 16, next(rng) % 33 - 16 or 1
+        along, across = next(numbers) % 33 - 16, next(numbers) % 33 - 16 or 1
         breadth = max(2, height // thickness) * (abs(along) + abs(across))
-        middle = along * (next(rng) % width) + across * (next(rng) % height)
+        middle = along * (next(numbers) % width) + across * (next(numbers) % height)
         depth = breadth // 2 - np.abs(along * x + across * y - middle)
         shade = grey + 150 * depth.clip(0) // (breadth // 2 + 1)
         image = np.where(depth[..., None] > 0, shade[..., None] + np.array([0, 3, 9]), image)

@@ -70,12 +70,12 @@ def batch_dice(logits: Tensor, truth: Tensor, *, absent: bool = True) -> Tensor:
     :return: the mean over the counted classes without the background; 0 if there are none.
     """
     counted = (truth != NO_DECISION)[:, None]
-    rng = logits.softmax(1) * counted  # (N, C, h, w)
+    probabilities = logits.softmax(1) * counted  # (N, C, h, w)
     label = torch.where(counted, truth[:, None], 0).long()
-    of_truth = torch.zeros_like(rng).scatter_(1, label, counted.to(rng.dtype))
+    of_truth = torch.zeros_like(probabilities).scatter_(1, label, counted.to(probabilities.dtype))
     smoothing = _SMOOTHING * truth.numel()
-    shared = (rng * of_truth).sum((0, 2, 3))
-    total = rng.sum((0, 2, 3)) + of_truth.sum((0, 2, 3))
+    shared = (probabilities * of_truth).sum((0, 2, 3))
+    total = probabilities.sum((0, 2, 3)) + of_truth.sum((0, 2, 3))
     dice = (2 * shared + smoothing) / (total + smoothing)
     lost = 1 - dice[BACKGROUND + 1 :]
     if absent:
