@@ -169,9 +169,9 @@ def count_flops(spec: ModelSpec) -> int:
     """
     with torch.device('meta'), torch.inference_mode():
         network = SegmentationNetwork(spec).eval()
-        fitted = torch.empty((1, *spec.input_size, 3), dtype=torch.uint8)
+        inputs = torch.empty((1, *spec.input_size, 3), dtype=torch.uint8)
         with FlopCounterMode(display=False) as counter:
-            network(fitted)
+            network(inputs)
     return int(counter.get_total_flops())
 
 
@@ -202,20 +202,20 @@ def stage_floors(
     :param rates: peak rates of the machine.
     :return: milliseconds by stage, and `total`.
     """
-    pixels, fitted = size[0] * size[1], spec.input_size[0] * spec.input_size[1]
-    image, logits, mask = 3 * pixels, 4 * CLASS_COUNT * fitted, pixels
+    pixels, input_px = size[0] * size[1], spec.input_size[0] * spec.input_size[1]
+    image, logits, mask = 3 * pixels, 4 * CLASS_COUNT * input_px, pixels
     matrix = rates.matrix.get(precision_of(runtime), rates.matrix['f32'])
     over_link = (lambda count: count / rates.link) if rates.link else (lambda count: 0.0)
     floors = {
         'wait': 0.0,
         'parse': 0.0,
-        'fit': over_link(image) + (image + 3 * fitted) / rates.copy,
+        'fit': over_link(image) + (image + 3 * input_px) / rates.copy,
         'network': count_flops(spec) / matrix,
-        'upsample': (logits + mask + fitted) / rates.copy,  # the mask, and the grid confidence
-        'download': over_link(mask + fitted),
+        'upsample': (logits + mask + input_px) / rates.copy,  # the mask, and the grid confidence
+        'download': over_link(mask + input_px),
         'gates': 0.0,  # they read a small part of the image
         'postprocessing': 0.0,
-        'detections': (mask + fitted) / rates.copy,
+        'detections': (mask + input_px) / rates.copy,
         'instruments': 0.0,
         'publish': 2 * mask / rates.copy,  # into the message
         'publish_others': 0.0,

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from surgseg_ros.core.fitting import Buffers, RgbArray, StagedTransfer, as_tensor
+from surgseg_ros.core.preprocessing import Buffers, RgbArray, StagedTransfer, as_tensor
 from surgseg_ros.core.runtimes.graphs import Function
 from surgseg_ros.core.timing import stopwatch
 

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from surgseg_ros.core.errors import describe
-from surgseg_ros.core.fitting import RgbArray, StagedTransfer, place, prepare, transfer_to
 from surgseg_ros.core.image_batch import ImageBatch, agree, is_same
 from surgseg_ros.core.in_flight import MAX_IN_FLIGHT, BatchesInFlight, Completed, cuda_streams
 from surgseg_ros.core.labels import CLASS_COUNT
@@ -30,6 +29,7 @@ from surgseg_ros.core.model_folder import (
     read_spec,
 )
 from surgseg_ros.core.postprocessing import instruments_in
+from surgseg_ros.core.preprocessing import RgbArray, StagedTransfer, place, prepare, transfer_to
 from surgseg_ros.core.runtimes import AUTO, Options, Runtime, TorchRuntime, load_runtime
 from surgseg_ros.core.runtimes.graphs import Graphs
 from surgseg_ros.core.segmentation import Roi, Segmentation
@@ -342,8 +342,8 @@ class Segmenter:
             is; then for each image, in order, what `Upsampled` has and was requested.
         """
         lap = watch.lap if watch else _ignore
-        fitted = [prepare(image, self.spec) for image in images]
-        batch = fitted[0] if len(fitted) == 1 else torch.cat(fitted)  # (N, h, w, 3)
+        inputs = [prepare(image, self.spec) for image in images]
+        batch = inputs[0] if len(inputs) == 1 else torch.cat(inputs)  # (N, h, w, 3)
         lap('fit')
         logits = self._infer(batch)  # (N, CLASS_COUNT, h, w)
         lap('network')

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from surgseg_ros.core.files import write_atomically
-from surgseg_ros.core.fitting import prepare
 from surgseg_ros.core.labels import CLASS_COUNT, NO_DECISION
 from surgseg_ros.core.model_folder import SPEC_FILE, ModelError, ModelSpec, read_model
+from surgseg_ros.core.preprocessing import prepare
 from surgseg_ros.core.runtimes.pytorch import load_network
 
 MIN_AGREEMENT: Final = 0.99
@@ -118,9 +118,9 @@ def check_self_test(
 
 
 @torch.inference_mode()
-def _confident_classes(network: Callable[[Tensor], Tensor], fitted: Tensor) -> NDArray[np.uint8]:
+def _confident_classes(network: Callable[[Tensor], Tensor], inputs: Tensor) -> NDArray[np.uint8]:
     """Return the classes; NO_DECISION if the margin is below the median of the class."""
-    logits = network(fitted)[0].float()  # (CLASS_COUNT, h, w)
+    logits = network(inputs)[0].float()  # (CLASS_COUNT, h, w)
     best = logits.topk(2, 0)
     leads = (best.values[0] - best.values[1]).numpy()
     classes: NDArray[np.uint8] = best.indices[0].numpy().astype(np.uint8)

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from surgseg_ros.core.errors import first_line, lacks_resources
-from surgseg_ros.core.fitting import prepare
 from surgseg_ros.core.model_folder import EXPORT_FILES, ModelSpec, read_model
+from surgseg_ros.core.preprocessing import prepare
 from surgseg_ros.core.runtimes import Runtime, TorchRuntime
 from surgseg_ros.core.runtimes.base import import_library
 from surgseg_ros.core.runtimes.conversion import OPENVINO_REMEDY, VERDICT_FILE
@@ -189,7 +189,7 @@ def _draw_scenes() -> Iterator[NDArray[np.uint8]]:
 @torch.inference_mode()
 def _classes(runtime: Runtime, images: Iterable[Tensor]) -> list[Tensor]:
     """Find the class of each pixel at the network's size, (h, w) for each image."""
-    return [runtime(fitted)[0].argmax(0) for fitted in images]
+    return [runtime(inputs)[0].argmax(0) for inputs in images]
 
 
 def _agreement(expected: Sequence[Tensor], runtime: Runtime, images: Iterable[Tensor]) -> float:
@@ -199,12 +199,12 @@ def _agreement(expected: Sequence[Tensor], runtime: Runtime, images: Iterable[Te
     return same / sum(classes.numel() for classes in expected)
 
 
-def _network_ms(runtimes: Mapping[str, Runtime], fitted: Tensor) -> dict[str, float]:
+def _network_ms(runtimes: Mapping[str, Runtime], inputs: Tensor) -> dict[str, float]:
     """Measure in turn; the best of several rounds counts, as others use the machine, too."""
     best_ms = dict.fromkeys(runtimes, float('inf'))
     for _ in range(_ROUNDS):
         for name, runtime in runtimes.items():
             began_s = time.perf_counter()
-            runtime(fitted)
+            runtime(inputs)
             best_ms[name] = min(best_ms[name], 1e3 * (time.perf_counter() - began_s))
     return best_ms

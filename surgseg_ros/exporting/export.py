@@ -17,7 +17,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from surgseg_ros.core.files import check_free_space, check_new_folder, new_folder, write_atomically
-from surgseg_ros.core.fitting import place, prepare
 from surgseg_ros.core.model_folder import (
     EXPORT_FILES,
     SPEC_FILE,
@@ -27,6 +26,7 @@ from surgseg_ros.core.model_folder import (
     read_model,
 )
 from surgseg_ros.core.postprocessing import drop_small_regions
+from surgseg_ros.core.preprocessing import place, prepare
 from surgseg_ros.core.runtimes import Runtime, TorchRuntime, load_runtime
 from surgseg_ros.core.runtimes.base import import_library, read_export
 from surgseg_ros.core.runtimes.pytorch import SegmentationNetwork, load_network, speed_up
@@ -38,35 +38,35 @@ from surgseg_ros.exporting.frames import Frame, Frames, choose_frames
 
 _INPUT: Final = 'fitted'
 
-Fitted = Sequence[NDArray[np.uint8]]
+Inputs = Sequence[NDArray[np.uint8]]
 """Images of (1, h, w, 3) RGB, as input of the network."""
 
 
 def to_openvino(
-    network: SegmentationNetwork, spec: ModelSpec, fitted: Fitted, folder: Path
+    network: SegmentationNetwork, spec: ModelSpec, inputs: Inputs, folder: Path
 ) -> None:
     """
     Write a network as OpenVINO files.
 
     :param network: in evaluation mode, on the CPU.
     :param spec: its specification.
-    :param fitted: frames to calibrate int8 with; empty for another precision.
+    :param inputs: frames to calibrate int8 with; empty for another precision.
     :param folder: folder of the files.
     """
-    if fitted:  # the layers as they are, since their ranges are measured
-        model = _quantize(openvino_model(network, spec), fitted)
+    if inputs:  # the layers as they are, since their ranges are measured
+        model = _quantize(openvino_model(network, spec), inputs)
     else:
         model = openvino_model(speed_up(network, spec.input_size), spec)
     save(model, folder)
 
 
-def to_onnx(network: SegmentationNetwork, spec: ModelSpec, fitted: Fitted, folder: Path) -> None:
+def to_onnx(network: SegmentationNetwork, spec: ModelSpec, inputs: Inputs, folder: Path) -> None:
     """
     Write a network as an ONNX file; see to_openvino.
 
     :param network: in evaluation mode, on the CPU.
     :param spec: its specification.
-    :param fitted: frames to calibrate int8 with; empty for another precision.
+    :param inputs: frames to calibrate int8 with; empty for another precision.
     :param folder: folder of the file.
     """
     onnx = _library('onnx')
@@ -81,8 +81,8 @@ def to_onnx(network: SegmentationNetwork, spec: ModelSpec, fitted: Fitted, folde
         output_names=['logits'],
         verbose=False,
     )
-    if fitted:
-        onnx.save(_quantize(onnx.load(path), [{_INPUT: image} for image in fitted]), path)
+    if inputs:
+        onnx.save(_quantize(onnx.load(path), [{_INPUT: image} for image in inputs]), path)
 
 
 class Backend(NamedTuple):
@@ -94,7 +94,7 @@ class Backend(NamedTuple):
     :param libraries: libraries that both need.
     """
 
-    convert: Callable[[SegmentationNetwork, ModelSpec, Fitted, Path], None]
+    convert: Callable[[SegmentationNetwork, ModelSpec, Inputs, Path], None]
     runtime: str
     libraries: tuple[str, ...]
 
@@ -119,7 +119,7 @@ def check_libraries(backend: str, *, calibrate: bool) -> None:
 
 
 def convert(
-    backend: str, network: SegmentationNetwork, spec: ModelSpec, fitted: Fitted, to: Path
+    backend: str, network: SegmentationNetwork, spec: ModelSpec, inputs: Inputs, to: Path
 ) -> None:
     """
     Write a network's files for a backend, without the log output of its libraries.
@@ -127,12 +127,12 @@ def convert(
     :param backend: a key of BACKENDS.
     :param network: in evaluation mode, on the CPU.
     :param spec: its specification.
-    :param fitted: frames to calibrate int8 with; empty for another precision.
+    :param inputs: frames to calibrate int8 with; empty for another precision.
     :param to: the folder for the files.
     """
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        BACKENDS[backend].convert(network, spec, fitted, to)
+        BACKENDS[backend].convert(network, spec, inputs, to)
 
 
 def _library(name: str) -> Any:
@@ -242,8 +242,8 @@ class _Watched:
         self.max_batch_size = runtime.max_batch_size
         self.classes: NDArray[np.int64] = np.zeros((0, 0), np.int64)
 
-    def __call__(self, fitted: Tensor) -> Tensor:
-        logits = self._runtime(fitted)
+    def __call__(self, inputs: Tensor) -> Tensor:
+        logits = self._runtime(inputs)
         self.classes = logits[0].argmax(0).cpu().numpy()
         return logits
 
@@ -302,8 +302,8 @@ def export(
     frames = choose_frames(spec, *data, count, calibrate=calibrate)
     with new_folder(output) as making:
         _copy(model, spec, backend, making)
-        fitted = _fit(spec, frames.calibration) if calibrate else []
-        convert(backend, load_network(spec, weights), spec, fitted, making)
+        inputs = _fit(spec, frames.calibration) if calibrate else []
+        convert(backend, load_network(spec, weights), spec, inputs, making)
         original = TorchRuntime(spec, weights, 'cpu')
         return _check(spec, backend, precision, frames, original, making)
 
@@ -322,11 +322,11 @@ def _copy(model: Path, spec: ModelSpec, backend: str, folder: Path) -> None:
 
 def _fit(spec: ModelSpec, frames: Sequence[Frame]) -> list[NDArray[np.uint8]]:
     """Prepare frames as the Segmenter does."""
-    fitted = []
+    inputs = []
     for frame in tqdm(frames, 'reading calibration', unit='frame', leave=False):
         image = torch.from_numpy(np.ascontiguousarray(frame.read()[0]))[None]
-        fitted.append(prepare(image, spec).contiguous().numpy())
-    return fitted
+        inputs.append(prepare(image, spec).contiguous().numpy())
+    return inputs
 
 
 def _check(

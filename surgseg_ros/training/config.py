@@ -81,7 +81,7 @@ class TrainConfig:
         best weights of the run and them; 0 for the best weights of the run themselves.
     :param options: as in ModelSpec.
     :param input_size: (height, width) of the network's input in pixels.
-    :param fit: how an image is fitted to it; `letterbox` or `stretch`.
+    :param fit: how an image is resized to it; `letterbox` or `stretch`.
     :param colour_normalization: as in ModelSpec; empty for that of the model of `start`, or none.
     :param normalize_training_colours: whether training crops come from images that are prepared
         by it too; validation always prepares them, as running does.
@@ -91,7 +91,7 @@ class TrainConfig:
     :param leave_out: names of videos and samples not to use.
     :param on_fault: what to do with unusable samples; `refuse` or `leave_out`.
     :param frame_cache: folder for frames of videos that are not unpacked; empty for the usual one.
-    :param cache: folder for fitted frames, which several runs may share; empty for one of the
+    :param cache: folder for resized frames, which several runs may share; empty for one of the
         run's own, which is removed when the run ends.
     :param crop_size: (height, width) in pixels of the training crops; multiples of 32.
     :param augmentation: random changes of training crops.

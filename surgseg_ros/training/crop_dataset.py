@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch.utils.data import Dataset, Sampler
 
 from surgseg_ros.core.labels import BACKGROUND, CLASS_COUNT, NO_DECISION
-from surgseg_ros.training.fitted_frames import FittedFrames
+from surgseg_ros.training.frame_cache import CachedFrames
 
 _BLACK: Final = 3
 """A pixel is as black as the border of the endoscope's view if no channel is above this."""
@@ -82,7 +82,7 @@ class Augmentation:
         """
         Draw one crop.
 
-        :param image: (h, w, 3) uint8 RGB, fitted.
+        :param image: (h, w, 3) uint8 RGB, resized.
         :param mask: (h, w) uint8 class index; NO_DECISION where the image is padding.
         :param crop_size: (height, width) of the crop in pixels.
         :param rng: source of random numbers.
@@ -293,7 +293,7 @@ class CropDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
 
     def __init__(
         self,
-        frames: FittedFrames,
+        frames: CachedFrames,
         augmentation: Augmentation,
         crop_size: tuple[int, int],
         seed: int,

@@ -21,7 +21,7 @@ from surgseg_ros.training.config import ConfigError, TrainConfig
 from surgseg_ros.training.crop_dataset import CropDataset, EpochSampler, keep_to_one_thread
 from surgseg_ros.training.data_check import validate
 from surgseg_ros.training.dataset import Sample, find_samples, split_samples
-from surgseg_ros.training.fitted_frames import FittedFrames
+from surgseg_ros.training.frame_cache import CachedFrames
 from surgseg_ros.training.networks import starting_spec
 from surgseg_ros.training.scoring import ValidationFrame
 
@@ -168,11 +168,11 @@ class Data(lightning.LightningDataModule):
         config = self._config
         return split_samples(samples, config.split, config.validation_share, config.split_seed)
 
-    def _fit(self, samples: Sequence[Sample]) -> FittedFrames:
+    def _fit(self, samples: Sequence[Sample]) -> CachedFrames:
         config = self._config
         is_drawn = config.normalize_training_colours
         colours = starting_spec(config).colour_normalization if is_drawn else None
-        return FittedFrames.prepare(samples, config.input_size, config.fit, self._cache, colours)
+        return CachedFrames.prepare(samples, config.input_size, config.fit, self._cache, colours)
 
     @property
     def _rank(self) -> int:

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from surgseg_ros.core.files import make_folder, write_atomically
-from surgseg_ros.core.fitting import fit_mask
 from surgseg_ros.core.labels import NO_DECISION
 from surgseg_ros.core.model_folder import ModelError, ModelSpec
+from surgseg_ros.core.preprocessing import fit_mask
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.evaluation.metrics import FrameCounts, count_frame, summarize
 from surgseg_ros.training.config import TrainConfig
@@ -47,9 +47,9 @@ class _Validated:
         self.device = device
         self.logits = torch.empty(0)
 
-    def __call__(self, fitted: Tensor) -> Tensor:
+    def __call__(self, inputs: Tensor) -> Tensor:
         with torch.autocast(self.device.type, enabled=False):
-            self.logits = self.network(fitted)
+            self.logits = self.network(inputs)
         return self.logits
 
 
@@ -201,9 +201,9 @@ class Training(lightning.LightningModule):
             raise self._diverged() from error
         self._frames[video].append(count_frame(truth, predicted))
         mask = torch.from_numpy(truth)[None]
-        fitted = fit_mask(mask, self.spec.input_size, self.spec.fit, NO_DECISION)
+        resized = fit_mask(mask, self.spec.input_size, self.spec.fit, NO_DECISION)
         logits = self._runtime.logits
-        loss = self._loss(logits, fitted.to(self.device))
+        loss = self._loss(logits, resized.to(self.device))
         self._losses.append(float(loss))
         return predicted
 

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from surgseg_ros.core.fitting import fit_mask, prepare
 from surgseg_ros.core.labels import CLASS_COUNT, NO_DECISION
 from surgseg_ros.core.model_folder import ModelError, ModelSpec
 from surgseg_ros.core.postprocessing import drop_small_regions
+from surgseg_ros.core.preprocessing import fit_mask, prepare
 from surgseg_ros.core.runtimes import Runtime, TorchRuntime
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.evaluation.calibration import (
@@ -73,12 +73,12 @@ def tune_margins(runtime: Runtime, spec: ModelSpec, frames: Frames) -> tuple[flo
     Tune the margin that each class must have over the next one to be predicted.
 
     :param runtime: runs the network.
-    :param spec: the model, which defines how images are fitted.
+    :param spec: the model, which defines how images are resized.
     :param frames: frames for tuning.
     :return: margin per class, in logits; 0 for the background.
     """
     margins = MinimumMargins()
-    for truth, logits in _fitted(runtime, spec, frames, 'margins'):
+    for truth, logits in _at_input_size(runtime, spec, frames, 'margins'):
         margins.add(truth, logits)
     return margins.tune()
 
@@ -88,17 +88,17 @@ def tune_temperature(runtime: Runtime, spec: ModelSpec, frames: Frames) -> float
     Fit the temperature, by which logits are divided to calibrate the confidence.
 
     :param runtime: runs the network, including margins, which change the classes.
-    :param spec: the model, which defines how images are fitted.
+    :param spec: the model, which defines how images are resized.
     :param frames: frames for tuning.
     :return: the temperature, as in ModelSpec.
     """
     temperature = Temperature()
-    for truth, logits in _fitted(runtime, spec, frames, 'temperature'):
+    for truth, logits in _at_input_size(runtime, spec, frames, 'temperature'):
         temperature.add(truth, logits)
     return temperature.tune()
 
 
-def _fitted(
+def _at_input_size(
     runtime: Runtime, spec: ModelSpec, frames: Frames, what: str
 ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.float32]]]:
     """Yield (h, w) truth and (C, h, w) logits of each frame at the network's size."""
@@ -107,8 +107,8 @@ def _fitted(
             batch = torch.from_numpy(np.ascontiguousarray(image))[None].to(runtime.device)
             logits = runtime(prepare(batch, spec))[0].float().cpu().numpy()
         mask = torch.from_numpy(np.ascontiguousarray(truth))[None]
-        fitted = fit_mask(mask, spec.input_size, spec.fit, NO_DECISION)
-        yield fitted[0].numpy(), logits
+        resized = fit_mask(mask, spec.input_size, spec.fit, NO_DECISION)
+        yield resized[0].numpy(), logits
 
 
 def with_margins(

@@ -255,10 +255,10 @@ class Flickering:
     device = torch.device('cpu')
     description, precision = 'flickering', 'f32'
 
-    def __call__(self, fitted):
-        logits = torch.zeros((1, 10, *fitted.shape[1:3]))
-        logits[:, 3] = torch.where(fitted[..., 0] > 127, 3.05, -9.0)
-        logits[:, 0] += torch.where(fitted[..., 0] > 127, 0.0, 9.0)
+    def __call__(self, inputs):
+        logits = torch.zeros((1, 10, *inputs.shape[1:3]))
+        logits[:, 3] = torch.where(inputs[..., 0] > 127, 3.05, -9.0)
+        logits[:, 0] += torch.where(inputs[..., 0] > 127, 0.0, 9.0)
         return logits
 
 

@@ -195,7 +195,7 @@ def test_the_key_depends_on_each_file_of_the_package_that_makes_the_result(
     monkeypatch.setattr(conversion, '__file__', str(package / 'core/runtimes/conversion.py'))
     keys = [conversion._key(tiny_spec, ('f32',))]
     for changed in (
-        'core/fitting.py',
+        'core/preprocessing.py',
         'core/runtimes/pytorch.py',
         'exporting/conversion.py',
         'synthetic/scene.py',

@@ -92,9 +92,9 @@ def test_error_for_a_missing_library_names_it_and_a_remedy() -> None:
 def test_a_batch_is_run_image_by_image_even_if_memory_is_reused() -> None:
     memory = torch.empty(1, 2)
 
-    def run(fitted: torch.Tensor) -> torch.Tensor:
-        assert fitted.shape == (1, 2)
-        return torch.mul(fitted, 2, out=memory)
+    def run(inputs: torch.Tensor) -> torch.Tensor:
+        assert inputs.shape == (1, 2)
+        return torch.mul(inputs, 2, out=memory)
 
     batch = torch.arange(6.0).view(3, 2)
     assert torch.equal(one_by_one(run, batch), 2 * batch)

@@ -213,8 +213,8 @@ class Inverted:
     def __init__(self, runtime: Any, sign: float) -> None:
         self.runtime, self.description, self.sign = runtime, 'inverted', sign
 
-    def __call__(self, fitted: torch.Tensor) -> torch.Tensor:
-        return self.sign * self.runtime(fitted)
+    def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.sign * self.runtime(inputs)
 
 
 @pytest.mark.parametrize('sign', [-1.0, float('nan')])

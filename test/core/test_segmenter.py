@@ -25,10 +25,10 @@ class Painter:
     description = 'painter'
     max_batch_size = 1
 
-    def __call__(self, fitted: Tensor) -> Tensor:
-        logits = torch.full((len(fitted), CLASS_COUNT, *fitted.shape[1:3]), -9.0)
+    def __call__(self, inputs: Tensor) -> Tensor:
+        logits = torch.full((len(inputs), CLASS_COUNT, *inputs.shape[1:3]), -9.0)
         logits[:, 0] = 0.0
-        logits[:, NEEDLE] = 8 * (fitted[..., 1] / 255 - 0.5)
+        logits[:, NEEDLE] = 8 * (inputs[..., 1] / 255 - 0.5)
         return logits
 
 
@@ -168,9 +168,9 @@ def test_images_of_different_sizes_share_a_forward_pass(painter: Segmenter) -> N
     passes = []
 
     class Counted(Painter):
-        def __call__(self, fitted: Tensor) -> Tensor:
-            passes.append(len(fitted))
-            return super().__call__(fitted)
+        def __call__(self, inputs: Tensor) -> Tensor:
+            passes.append(len(inputs))
+            return super().__call__(inputs)
 
     images = [scene(200, 300)[0], scene(90, 70)[0], scene(200, 300)[0][::-1]]
     rois = [None, None, Roi(40, 30, 201, 111)]
@@ -192,9 +192,9 @@ def test_the_warm_up_runs_every_batch_size(painter: Segmenter) -> None:
     class Two(Painter):
         max_batch_size = 2
 
-        def __call__(self, fitted: Tensor) -> Tensor:
-            seen.append(len(fitted))
-            return super().__call__(fitted)
+        def __call__(self, inputs: Tensor) -> Tensor:
+            seen.append(len(inputs))
+            return super().__call__(inputs)
 
     Segmenter(painter.spec, Two()).warm_up((48, 64))
     assert set(seen) == {1, 2}
@@ -213,8 +213,8 @@ def test_rejects_a_network_of_another_output_size(painter: Segmenter) -> None:
     spec = replace(painter.spec, input_size=(128, 160))
 
     class Halved(Painter):
-        def __call__(self, fitted: Tensor) -> Tensor:
-            return super().__call__(fitted[:, ::2, ::2])
+        def __call__(self, inputs: Tensor) -> Tensor:
+            return super().__call__(inputs[:, ::2, ::2])
 
     with pytest.raises(
         ModelError, match=r'\(1, 10, 64, 80\) logits, expected \(1, 10, 128, 160\)'
@@ -285,8 +285,8 @@ def test_cuda_gives_the_same_mask_as_the_cpu(tiny_model: Path, precision: str) -
 @pytest.mark.parametrize('value', [float('nan'), float('inf')])
 def test_logits_that_are_not_finite_are_not_background(value: float) -> None:
     class NotANumber(Painter):
-        def __call__(self, fitted: Tensor) -> Tensor:
-            logits = super().__call__(fitted)
+        def __call__(self, inputs: Tensor) -> Tensor:
+            logits = super().__call__(inputs)
             logits[0, :, 5, 5] = value
             return logits
 

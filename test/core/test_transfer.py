@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from surgseg_ros.core.fitting import HostTransfer, StagedTransfer, Transfer, transfer_to
+from surgseg_ros.core.preprocessing import HostTransfer, StagedTransfer, Transfer, transfer_to
 
 CPU = torch.device('cpu')
 KINDS: dict[str, Callable[[], Transfer]] = {

@@ -86,7 +86,7 @@ def compare(monkeypatch, steps, times_ms, shares):
         name = next(name for name, runtime in runtimes.items() if runtime is other)
         return shares[name] if expected == 3 else 1
 
-    monkeypatch.setattr(conversion, '_network_ms', lambda runtimes, fitted: times_ms)
+    monkeypatch.setattr(conversion, '_network_ms', lambda runtimes, inputs: times_ms)
     monkeypatch.setattr(conversion, '_draw_scenes', lambda: iter(scenes))
     monkeypatch.setattr(conversion, '_classes', lambda runtime, images: len(images))
     monkeypatch.setattr(conversion, '_agreement', agreement)

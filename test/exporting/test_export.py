@@ -14,7 +14,6 @@ import pytest
 import torch
 from verbs import verb
 
-from surgseg_ros.core.fitting import fit
 from surgseg_ros.core.model_folder import (
     EXPORT_FILES,
     ModelError,
@@ -23,6 +22,7 @@ from surgseg_ros.core.model_folder import (
     read_spec,
     write_model,
 )
+from surgseg_ros.core.preprocessing import fit
 from surgseg_ros.core.runtimes import exported as exported_runtimes
 from surgseg_ros.core.runtimes.pytorch import SegmentationNetwork
 from surgseg_ros.core.segmenter import Segmenter
@@ -125,9 +125,9 @@ def test_an_export_gives_the_results_of_the_original(
     original = Segmenter.load(model, 'cpu', 'torch')
     exported = Segmenter.load(output, 'auto', exporting.BACKENDS[backend].runtime)
     assert np.mean(exported.segment(IMAGE).mask == original.segment(IMAGE).mask) > 0.999
-    fitted = fit(torch.from_numpy(IMAGE)[None], SPEC.input_size, SPEC.fit)
+    inputs = fit(torch.from_numpy(IMAGE)[None], SPEC.input_size, SPEC.fit)
     with torch.inference_mode():
-        logits = [s.runtime(fitted.to(s.runtime.device)).cpu() for s in (original, exported)]
+        logits = [s.runtime(inputs.to(s.runtime.device)).cpu() for s in (original, exported)]
     error = (logits[0] - logits[1]).abs().mean() / logits[0].std()
     assert error < {'f32': 1e-4, 'bf16': 0.03, 'int8': 0.2}[precision]
 
@@ -229,9 +229,9 @@ def test_an_export_below_the_limit_leaves_nothing(
 def test_rejects_the_graph_of_another_network(model, data, tmp_path, monkeypatch, capsys):
     need('openvino')
 
-    def other(network, spec, fitted, folder):
+    def other(network, spec, inputs, folder):
         torch.manual_seed(1)
-        exporting.to_openvino(SegmentationNetwork(spec).eval(), spec, fitted, folder)
+        exporting.to_openvino(SegmentationNetwork(spec).eval(), spec, inputs, folder)
 
     backend = exporting.BACKENDS['openvino']._replace(convert=other)
     monkeypatch.setitem(exporting.BACKENDS, 'openvino', backend)

@@ -40,10 +40,10 @@ class RedChannelNetwork:
     def __init__(self):
         self.calls = 0
 
-    def __call__(self, fitted):
+    def __call__(self, inputs):
         self.calls += 1
-        label = fitted[..., 0].long()  # (N, h, w)
-        sure = 1 + fitted[..., 1].float() / 100
+        label = inputs[..., 0].long()  # (N, h, w)
+        sure = 1 + inputs[..., 1].float() / 100
         return (torch.nn.functional.one_hot(label, 10) * sure[..., None]).permute(0, 3, 1, 2)
 
 
@@ -123,9 +123,9 @@ def test_tuning_uses_the_same_color_preprocessing_as_inference(frames):
     seen = []
 
     class Recording(RedChannelNetwork):
-        def __call__(self, fitted):
-            seen.append(fitted.clone().numpy())
-            return super().__call__(fitted // 64)
+        def __call__(self, inputs):
+            seen.append(inputs.clone().numpy())
+            return super().__call__(inputs // 64)
 
     colours = {'target': [130, 70, 70], 'power': 1.0}
     spec = dataclasses.replace(SPEC, colour_normalization=colours)

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from surgseg_ros.bags.writing import START_TIME_NS, write_image_bag
 from surgseg_ros.cli.benchmark import draw
-from surgseg_ros.core.fitting import fit
 from surgseg_ros.core.model_folder import read_model
+from surgseg_ros.core.preprocessing import fit
 from surgseg_ros.core.runtimes import AUTO
 from surgseg_ros.core.runtimes.pytorch import load_network
 from surgseg_ros.core.segmenter import Segmenter
@@ -119,13 +119,13 @@ def _measure(
 ) -> Round:
     """Measure all variants; each round starts with another one, in case the machine slows down."""
     spec, device = segmenter.spec, segmenter.runtime.device
-    fitted = [
+    inputs = [
         fit(torch.from_numpy(image.copy())[None].to(device), spec.input_size, spec.fit)
         for image in images
     ]
     acts: list[Callable[[], float]] = [
-        lambda: _per_frame_ms(lambda n: plain(fitted[n]), len(images), device),
-        lambda: _per_frame_ms(lambda n: segmenter.runtime(fitted[n]), len(images), device),
+        lambda: _per_frame_ms(lambda n: plain(inputs[n]), len(images), device),
+        lambda: _per_frame_ms(lambda n: segmenter.runtime(inputs[n]), len(images), device),
         lambda: _per_frame_ms(
             lambda n: segmenter.segment(images[n], grid_confidence=True), len(images), device
         ),

@@ -89,11 +89,11 @@ def measure(segmenter: Segmenter, images: list[NDArray[np.uint8]], rounds: int) 
     :return: the medians.
     """
     size = (len(images), *segmenter.spec.input_size, 3)
-    fitted = torch.full(size, 127, dtype=torch.uint8, device=segmenter.runtime.device)
+    inputs = torch.full(size, 127, dtype=torch.uint8, device=segmenter.runtime.device)
     times: tuple[list[float], ...] = ([], [], [])
     segmenter.warm_up((images[0].shape[0], images[0].shape[1]))
     for number in range(_UNTIMED + rounds):
-        network = _timed(segmenter, lambda: segmenter.runtime(fitted))
+        network = _timed(segmenter, lambda: segmenter.runtime(inputs))
         whole = _timed(segmenter, lambda: segmenter.segment_all(images))
         in_flight = _timed(segmenter, lambda: _fly(segmenter, images)) / _BATCHES
         if number >= _UNTIMED:

@@ -114,7 +114,7 @@ def _report(config: TrainConfig, device: torch.device) -> dict[str, Any]:
 
 def draw(folder: Path, size: str = '1280x720') -> None:
     """
-    Draw a small data set; once fitted, its frames take as long to load as those of a large one.
+    Draw a small data set; once resized, its frames take as long to load as those of a large one.
 
     :param folder: folder of the data set.
     :param size: size of the images, width x height.

@@ -47,7 +47,7 @@ def time_loader(config: TrainConfig, folder: Path, pairs: int, steps: int) -> li
     Time steps on batches from the loader and on one batch in memory, alternating.
 
     :param config: the recipe, with its `workers`.
-    :param folder: folder for fitted frames.
+    :param folder: folder for resized frames.
     :param pairs: number of pairs.
     :param steps: number of steps of each measurement.
     :return: the pairs.

@@ -14,13 +14,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from surgseg_ros.core.detections import DEFAULT_LEAST_AREA, find_instruments
-from surgseg_ros.core.fitting import fit, place
 from surgseg_ros.core.labels import (
     CLASS_COUNT,
     NEEDLE,
     ROBOTIC_TOOL,
     ROBOTIC_TOOL_PARTS,
 )
+from surgseg_ros.core.preprocessing import fit, place
 from surgseg_ros.core.segmentation import Segmentation
 from surgseg_ros.core.upsampling import upsample
 from surgseg_ros.messages.encodings import converter

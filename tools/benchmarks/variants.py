@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from surgseg_ros.core.fitting import fit
 from surgseg_ros.core.model_folder import ModelSpec, read_model, write_model
+from surgseg_ros.core.preprocessing import fit
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.core.upsampling import upsample
 from surgseg_ros.exporting.export import RefusedError, export
@@ -133,8 +133,8 @@ def _compare(
     spec, upsampled, masks = segmenter.spec, [], []
     for image in images:
         size = (image.shape[0], image.shape[1])
-        fitted = fit(torch.from_numpy(image)[None], spec.input_size, spec.fit)
-        logits = segmenter.runtime(fitted)
+        inputs = fit(torch.from_numpy(image)[None], spec.input_size, spec.fit)
+        logits = segmenter.runtime(inputs)
         mask, *_ = upsample(logits[0], size, False)
         upsampled.append(np.mean(mask.numpy() == plain_upsampling(logits, size)))
         found = segmenter.segment(image, confidence=True)

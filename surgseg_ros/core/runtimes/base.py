@@ -61,11 +61,11 @@ class Runtime(Protocol):
     max_batch_size: int
     """Number of images up to which one call is faster than several; more may not be supported."""
 
-    def __call__(self, fitted: Tensor) -> Tensor:
+    def __call__(self, inputs: Tensor) -> Tensor:
         """
-        Compute the logits of fitted images.
+        Compute the logits of resized images.
 
-        :param fitted: (N, h, w, 3) uint8 RGB on `device`.
+        :param inputs: (N, h, w, 3) uint8 RGB on `device`.
         :return: (N, CLASS_COUNT, h, w) float logits on `device`, valid until the next
             call: some runtimes reuse the memory.
         """
@@ -223,14 +223,14 @@ def import_library(name: str, remedy: str) -> Any:
         raise LibraryError(f'{name} cannot be imported ({error}): {remedy}') from error
 
 
-def one_by_one(run: Callable[[Tensor], Tensor], fitted: Tensor) -> Tensor:
+def one_by_one(run: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
     """
     Run a network that takes a single image on a batch.
 
     :param run: maps (1, h, w, 3) to logits, whose memory it may reuse.
-    :param fitted: (N, h, w, 3).
+    :param inputs: (N, h, w, 3).
     :return: (N, CLASS_COUNT, h, w) logits; for one image, those of `run` without a copy.
     """
-    if len(fitted) == 1:
-        return run(fitted)
-    return torch.cat([run(image[None]).clone() for image in fitted])
+    if len(inputs) == 1:
+        return run(inputs)
+    return torch.cat([run(image[None]).clone() for image in inputs])

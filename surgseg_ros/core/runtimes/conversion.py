@@ -65,7 +65,7 @@ _OF_THE_NETWORK: Final = (
 """Fields of a ModelSpec on which the graph or the images of the comparison depend."""
 
 _SOURCES: Final = (
-    *('core/fitting.py', 'core/self_test.py', 'core/runtimes/base.py'),
+    *('core/preprocessing.py', 'core/self_test.py', 'core/runtimes/base.py'),
     *('core/runtimes/exported.py', 'core/runtimes/pytorch.py', 'exporting/conversion.py'),
 )
 """

@@ -158,16 +158,16 @@ class OnnxRuntime:
         self.uses_tensorrt = used == TENSORRT
         self.description = f'onnxruntime {precision} by {used} on {name}'
 
-    def __call__(self, fitted: Tensor) -> Tensor:
+    def __call__(self, inputs: Tensor) -> Tensor:
         """Compute the logits; see Runtime."""
-        return one_by_one(self._run, fitted)
+        return one_by_one(self._run, inputs)
 
-    def _run(self, fitted: Tensor) -> Tensor:
-        fitted = fitted.contiguous()
+    def _run(self, inputs: Tensor) -> Tensor:
+        inputs = inputs.contiguous()
         kind, index = self.device.type, self.device.index or 0
         binding = self._session.io_binding()
         for bind, name, element, tensor in (
-            (binding.bind_input, self._names[0], np.uint8, fitted),
+            (binding.bind_input, self._names[0], np.uint8, inputs),
             (binding.bind_output, self._names[1], np.float32, self._logits),
         ):
             bind(name, kind, index, element, tuple(tensor.shape), tensor.data_ptr())
@@ -370,12 +370,12 @@ class OpenVinoRuntime:
         except ModelError as error:
             raise ModelError(f'{folder}: {error}') from error
 
-    def __call__(self, fitted: Tensor) -> Tensor:
+    def __call__(self, inputs: Tensor) -> Tensor:
         """Compute the logits; see Runtime."""
-        return one_by_one(self._run, fitted)
+        return one_by_one(self._run, inputs)
 
-    def _run(self, fitted: Tensor) -> Tensor:
-        array = fitted.contiguous().numpy()
+    def _run(self, inputs: Tensor) -> Tensor:
+        array = inputs.contiguous().numpy()
         self._request.set_input_tensor(self._openvino.Tensor(array, shared_memory=True))
         self._request.infer()
         return torch.from_numpy(self._request.get_output_tensor().data)

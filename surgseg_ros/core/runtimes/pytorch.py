@@ -42,7 +42,7 @@ _LARGEST_OPTION: Final = 2048
 
 class SegmentationNetwork(nn.Module):
     """
-    Maps fitted images to logits; includes the normalization, so that it cannot be omitted.
+    Maps resized images to logits; includes the normalization, so that it cannot be omitted.
 
     :param spec: architecture, encoder, and mean and standard deviation of images.
     :param encoder_weights: name of weights that segmentation_models_pytorch downloads, or None.
@@ -58,14 +58,14 @@ class SegmentationNetwork(nn.Module):
         self.register_buffer('mean', 255 * torch.tensor(spec.mean).view(1, 3, 1, 1), False)
         self.register_buffer('std', 255 * torch.tensor(spec.std).view(1, 3, 1, 1), False)
 
-    def forward(self, fitted: Tensor) -> Tensor:
+    def forward(self, inputs: Tensor) -> Tensor:
         """
-        Compute the logits of fitted images.
+        Compute the logits of resized images.
 
-        :param fitted: (N, h, w, 3) uint8 RGB, as surgseg_ros.core.fitting.fit returns them.
+        :param inputs: (N, h, w, 3) uint8 RGB, as surgseg_ros.core.preprocessing.fit returns them.
         :return: (N, CLASS_COUNT, h, w) logits.
         """
-        planes = fitted.permute(0, 3, 1, 2).to(self.mean.dtype)  # (N, 3, h, w), channels last
+        planes = inputs.permute(0, 3, 1, 2).to(self.mean.dtype)  # (N, 3, h, w), channels last
         # The layers may be of half precision, in which a mean of 123.675 would become 123.5.
         normalized = ((planes - self.mean) / self.std).to(next(self.layers.parameters()).dtype)
         logits: Tensor = self.layers(normalized)
@@ -332,24 +332,24 @@ class TorchRuntime:
         precision = _choose_precision(options, device)
         return cls(spec, read_weights(folder, spec), device, precision, options.max_batch_size)
 
-    def __call__(self, fitted: Tensor) -> Tensor:
+    def __call__(self, inputs: Tensor) -> Tensor:
         """Compute the logits; see Runtime."""
         if self._graphs is None:
-            return self.eager(fitted)
-        return self._graphs.run(lambda inputs: [self.eager(inputs[0])], [fitted])[0]
+            return self.eager(inputs)
+        return self._graphs.run(lambda tensors: [self.eager(tensors[0])], [inputs])[0]
 
-    def eager(self, fitted: Tensor) -> Tensor:
+    def eager(self, inputs: Tensor) -> Tensor:
         """
         Compute the logits without a CUDA graph, for example as a part of a larger one.
 
-        :param fitted: (N, h, w, 3) uint8 RGB on `device`.
+        :param inputs: (N, h, w, 3) uint8 RGB on `device`.
         :return: (N, CLASS_COUNT, h, w) logits on `device`.
         """
         if self.device.type == 'cpu':
-            return _logits(self.network, fitted)
+            return _logits(self.network, inputs)
         # TensorFloat-32, torch's default for convolutions, has the mantissa of float16.
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=self._allow_tf32):
-            return _logits(self.network, fitted)
+            return _logits(self.network, inputs)
 
 
 _ROUNDING: Final = 0.02

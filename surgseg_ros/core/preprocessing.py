@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Fits images to the input of the network, and copies them to the device and the results back.
+Resizes images to the input of the network, and copies them to the device and the results back.
 
 Each direction takes at most one copy between host and device, and none on the CPU.
 """
@@ -34,7 +34,7 @@ _MIN_GAIN, _LARGEST_GAIN = 0.5, 2.5
 @dataclass(frozen=True)
 class Placement:
     """
-    Size of a fitted image in the network's input; it starts at the upper left corner.
+    Size of a resized image in the network's input; it starts at the upper left corner.
 
     :param height_px: rows of the image.
     :param width_px: columns of the image.
@@ -68,37 +68,37 @@ def prepare(images: Tensor, spec: ModelSpec) -> Tensor:
     :param spec: the model.
     :return: (N, height, width, 3) uint8 RGB, on the device of `images`.
     """
-    fitted, colours = fit(images, spec.input_size, spec.fit), spec.colour_normalization
-    return normalize_colours(fitted, **colours) if colours else fitted
+    inputs, colours = fit(images, spec.input_size, spec.fit), spec.colour_normalization
+    return normalize_colours(inputs, **colours) if colours else inputs
 
 
-def normalize_colours(fitted: Tensor, target: Sequence[float], power: float) -> Tensor:
+def normalize_colours(inputs: Tensor, target: Sequence[float], power: float) -> Tensor:
     """
     Move the mean of each channel towards a target, by a gain of (target / mean) ** power.
 
     The gain depends only on the image, so a frame gets the same result live and offline.
 
-    :param fitted: (N, h, w, 3) uint8 RGB; it is not modified.
+    :param inputs: (N, h, w, 3) uint8 RGB; it is not modified.
     :param target: mean values of red, green and blue, 0..255.
     :param power: with 0 the image does not change, with 1 its means become the target.
     :return: the same with each channel multiplied by its gain, which is limited to 0.5..2.5.
     """
     # Filled on the device: a copy from the host could not be part of a CUDA graph.
-    wanted = torch.stack([torch.full((), float(mean), device=fitted.device) for mean in target])
-    gains = (wanted / _channel_means(fitted, wanted)) ** power  # (N, 3)
+    wanted = torch.stack([torch.full((), float(mean), device=inputs.device) for mean in target])
+    gains = (wanted / _channel_means(inputs, wanted)) ** power  # (N, 3)
     gains = gains.clamp_(_MIN_GAIN, _LARGEST_GAIN)
-    values = torch.arange(256, device=fitted.device) * gains[..., None]
+    values = torch.arange(256, device=inputs.device) * gains[..., None]
     table = values.round_().clamp_(0, 255).to(torch.uint8)  # (N, 3, 256)
-    if fitted.is_cuda:
-        channels = fitted.permute(0, 3, 1, 2).flatten(2)
-        return table.gather(2, channels.long()).mT.reshape(fitted.shape)
-    changed = torch.empty(fitted.shape, dtype=torch.uint8)
-    for image, of_image, result in zip(fitted, table, changed, strict=True):
+    if inputs.is_cuda:
+        channels = inputs.permute(0, 3, 1, 2).flatten(2)
+        return table.gather(2, channels.long()).mT.reshape(inputs.shape)
+    changed = torch.empty(inputs.shape, dtype=torch.uint8)
+    for image, of_image, result in zip(inputs, table, changed, strict=True):
         cv2.LUT(image.numpy(), of_image.mT.numpy()[None], result.numpy())  # faster than torch
     return changed
 
 
-def _channel_means(fitted: Tensor, prior: Tensor) -> Tensor:
+def _channel_means(inputs: Tensor, prior: Tensor) -> Tensor:
     """
     Estimate the means of the channels, (N, 3), such that they are stable from frame to frame.
 
@@ -107,19 +107,19 @@ def _channel_means(fitted: Tensor, prior: Tensor) -> Tensor:
     of each channel. If few pixels remain, the prior outweighs them.
     """
     half = _SAMPLE_STEP_PX // 2
-    sample = fitted[:, half::_SAMPLE_STEP_PX, half::_SAMPLE_STEP_PX].flatten(1, 2).mT  # (N, 3, P)
+    sample = inputs[:, half::_SAMPLE_STEP_PX, half::_SAMPLE_STEP_PX].flatten(1, 2).mT  # (N, 3, P)
     red, green, blue = sample.unbind(1)
     larger = torch.maximum(red, green)
     second = torch.maximum(torch.minimum(red, green), torch.minimum(larger, blue))
     counted = (torch.maximum(larger, blue) >= _MIN_LIT) & (second < _CLIPPED)
-    histogram = torch.zeros((len(sample), 3, 256), device=fitted.device)
+    histogram = torch.zeros((len(sample), 3, 256), device=inputs.device)
     histogram.scatter_add_(2, sample.long(), counted[:, None].expand_as(sample).float())
     below = histogram.cumsum(2)
     total = below[..., -1:]
     upper = torch.minimum(below, (1 - _TRIMMED) * total)
     kept = (upper - torch.maximum(below - histogram, _TRIMMED * total)).clamp_(min=0)
     weight = _PRIOR * sample.shape[2]
-    sums = kept @ torch.arange(256.0, device=fitted.device) + weight * prior
+    sums = kept @ torch.arange(256.0, device=inputs.device) + weight * prior
     return sums / (kept.sum(2) + weight)
 
 

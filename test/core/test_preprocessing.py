@@ -5,8 +5,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from surgseg_ros.core.fitting import Placement, fit, fit_mask, normalize_colours, place, prepare
 from surgseg_ros.core.model_folder import ModelSpec
+from surgseg_ros.core.preprocessing import (
+    Placement,
+    fit,
+    fit_mask,
+    normalize_colours,
+    place,
+    prepare,
+)
 
 TARGET = (130, 70, 70)
 SPEC = ModelSpec(name='any', input_size=(64, 96))
@@ -28,11 +35,11 @@ def test_placement_of_images(image_size: tuple[int, int], mode: str, expected: P
 
 
 def test_letterbox_pads_bottom_and_right_with_black() -> None:
-    fitted = fit(torch.full((1, 50, 40, 3), 200, dtype=torch.uint8), (64, 96), 'letterbox')
-    assert fitted.shape == (1, 64, 96, 3)
-    assert fitted.dtype == torch.uint8
-    assert (fitted[:, :, :51] == 200).all()
-    assert (fitted[:, :, 51:] == 0).all()
+    inputs = fit(torch.full((1, 50, 40, 3), 200, dtype=torch.uint8), (64, 96), 'letterbox')
+    assert inputs.shape == (1, 64, 96, 3)
+    assert inputs.dtype == torch.uint8
+    assert (inputs[:, :, :51] == 200).all()
+    assert (inputs[:, :, 51:] == 0).all()
 
 
 def test_large_image_is_antialiased() -> None:
@@ -58,9 +65,9 @@ def test_mask_is_placed_like_its_image(mode: str) -> None:
     image = torch.zeros(1, 300, 200, 3, dtype=torch.uint8)
     image[:, 90:240, 60:110] = 255
     mask = (image[..., 0] > 0).to(torch.uint8) * 4
-    fitted = fit(image, (128, 192), mode)[..., 0] > 127
+    inputs = fit(image, (128, 192), mode)[..., 0] > 127
     fitted_mask = fit_mask(mask, (128, 192), mode, fill=0)
-    agreement = (fitted == (fitted_mask == 4)).float().mean()
+    agreement = (inputs == (fitted_mask == 4)).float().mean()
     assert agreement > 0.99
     assert set(fitted_mask.unique().tolist()) == {0, 4}
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Decoded and fitted frames on disk, shared by all runs that need the same ones."""
+"""Decoded and resized frames on disk, shared by all runs that need the same ones."""
 
 import fcntl
 import hashlib
@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from surgseg_ros.core.fitting import fit, fit_mask, normalize_colours
 from surgseg_ros.core.labels import CLASS_COUNT, NO_DECISION
+from surgseg_ros.core.preprocessing import fit, fit_mask, normalize_colours
 from surgseg_ros.evaluation.frames import PARTIAL
 from surgseg_ros.training.dataset import DatasetError, Sample
 
@@ -27,10 +27,10 @@ _MASKS: Final = 'masks.npy'
 _CLASS_PX: Final = 'class_px.npy'
 
 _FORMAT: Final = 1
-"""Version of the format; increase it if the same samples would be fitted differently."""
+"""Version of the format; increase it if the same samples would be resized differently."""
 
 
-class FittedFrames:
+class CachedFrames:
     """
     Frames as input of the network, memory-mapped so that they need not fit into memory.
 
@@ -55,9 +55,9 @@ class FittedFrames:
         mode: str,
         cache: Path,
         colours: Mapping[str, Any] | None = None,
-    ) -> 'FittedFrames':
+    ) -> 'CachedFrames':
         """
-        Decode and fit samples once, or find them in the cache.
+        Decode and resize samples once, or find them in the cache.
 
         A folder in the cache is always complete, even after an interruption. Several processes may
         do this at the same time: one decodes, the others wait.
@@ -82,7 +82,7 @@ class FittedFrames:
                     _write(samples, input_size, mode, colours, folder)
         except OSError as error:
             raise DatasetError(
-                f'fitted frames cannot be written to the cache {str(cache)!r} ({error}): free '
+                f'resized frames cannot be written to the cache {str(cache)!r} ({error}): free '
                 f'{_bytes(len(samples), input_size) / 1e9:.1f} GB there, or name another cache'
             ) from error
         return cls(folder)
@@ -91,9 +91,9 @@ class FittedFrames:
         """Return the number of frames."""
         return len(self.images)
 
-    def __reduce__(self) -> tuple[Callable[[Path], 'FittedFrames'], tuple[Path]]:
+    def __reduce__(self) -> tuple[Callable[[Path], 'CachedFrames'], tuple[Path]]:
         """Pickle only the folder's name, since a mapped array would be copied."""
-        return FittedFrames, (self._folder,)
+        return CachedFrames, (self._folder,)
 
 
 def _digest(
@@ -102,7 +102,7 @@ def _digest(
     mode: str,
     colours: Mapping[str, Any] | None,
 ) -> str:
-    """Hash the sources of the frames: if a file changes, its frames are fitted again."""
+    """Hash the sources of the frames: if a file changes, its frames are resized again."""
     try:
         states = [(s.name, *_state(s.image), *_state(s.mask)) for s in samples]
     except OSError as error:
@@ -150,9 +150,9 @@ def _write(
             image, mask = (torch.from_numpy(array)[None] for array in samples[index].read())
             shown = fit(image, input_size, mode)
             images[index] = (normalize_colours(shown, **colours) if colours else shown)[0].numpy()
-            fitted = fit_mask(mask, input_size, mode, NO_DECISION)[0].numpy()
-            masks[index] = fitted
-            class_px[index] = np.bincount(fitted.ravel(), minlength=CLASS_COUNT)[:CLASS_COUNT]
+            resized = fit_mask(mask, input_size, mode, NO_DECISION)[0].numpy()
+            masks[index] = resized
+            class_px[index] = np.bincount(resized.ravel(), minlength=CLASS_COUNT)[:CLASS_COUNT]
 
         _each(put, len(samples))
         images.flush()
@@ -169,7 +169,7 @@ def _each(action: Callable[[int], None], count: int) -> None:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         try:
             done = pool.map(action, range(count))
-            for _ in tqdm(done, 'fitting', count, unit='frame', leave=False):
+            for _ in tqdm(done, 'resizing', count, unit='frame', leave=False):
                 pass
         except BaseException:
             pool.shutdown(cancel_futures=True)
