@@ -72,7 +72,7 @@ def comparison_table(
         lines += ['', f'{title:{width}}{head}']
         for name, row in rows.items():
             full = f'{name}: {title}' if title else name
-            lines.append(f'{name:{width}}{_cells(row)}  {_note(row, full in worse)}'.rstrip())
+            lines.append(f'{name:{width}}{_format_row(row)}  {_note(row, full in worse)}'.rstrip())
     absent = [name for name, rows in compared.whole.classes.items() if _is_absent(rows)]
     if absent:
         lines += ['', f'in no frame of the truth or of a mask: {", ".join(absent)}']
@@ -94,7 +94,7 @@ def _is_absent(rows: Mapping[str, Difference]) -> bool:
     return where_present.a is None and rows['IoU'].a == 1 and rows['IoU'].b == 1
 
 
-def _cells(row: Difference) -> str:
+def _format_row(row: Difference) -> str:
     formats = ('9.4f', '9.4f', '+9.4f', '+9.4f', '+9.4f')
     return ''.join(
         f'{"-":>9}' if value is None else format(value, form)

@@ -169,8 +169,8 @@ def _scores_table(summary: dict[str, Any]) -> str:
     lines += ['', f'{"class":16}{"IoU where present":>19}{"pooled IoU":>12}']
     values = (summary['present_class_IoU'], summary['pooled_class_IoU'])
     for name, *of_class in zip(CLASS_NAMES[1:], *values, strict=True):
-        cells = ('-' if value is None else f'{value:.4f}' for value in of_class)
-        lines.append('{:16}{:>19}{:>12}'.format(name, *cells))
+        texts = ('-' if value is None else f'{value:.4f}' for value in of_class)
+        lines.append('{:16}{:>19}{:>12}'.format(name, *texts))
     lines += ['', *(f'{word}: {meaning}' for word, meaning in MEANINGS.items())]
     lines += [reported] if (reported := report(summary['flicker'])) else []
     return '\n'.join(lines)
@@ -197,8 +197,8 @@ def _measured_table(measured: dict[str, Any]) -> str:
     return '\n'.join(lines)
 
 
-def _row(name: str, *cells: float | str | None) -> str:
-    texts = ['-' if x is None else x if isinstance(x, str) else f'{x:.4f}' for x in cells]
+def _row(name: str, *values: float | str | None) -> str:
+    texts = ['-' if x is None else x if isinstance(x, str) else f'{x:.4f}' for x in values]
     return f'{name:16}' + ''.join(f'{text:>15}' for text in texts)
 
 

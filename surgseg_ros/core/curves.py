@@ -138,8 +138,8 @@ def centre_line(points: Points, cell_px: float) -> Points:
     from scipy.sparse.csgraph import dijkstra
     from scipy.spatial import cKDTree
 
-    cells = np.floor(points / cell_px).astype(np.intp)
-    _, number = np.unique(cells[:, 0] * 1_000_000 + cells[:, 1], return_inverse=True)
+    indices = np.floor(points / cell_px).astype(np.intp)
+    _, number = np.unique(indices[:, 0] * 1_000_000 + indices[:, 1], return_inverse=True)
     number = number.reshape(-1)
     count = np.bincount(number).astype(float)
     nodes = np.stack([np.bincount(number, points[:, axis]) / count for axis in (0, 1)], axis=1)

@@ -165,9 +165,9 @@ class GridConfidence:
 
         def before(columns: NDArray[np.intp]) -> NDArray[np.float64]:
             position = (columns - self.roi.x_px) * scale
-            cells = np.minimum(position.astype(np.intp), width - 1)
-            rest = (position - cells) * self.grid[lines, cells]
-            return np.asarray(self._sums[lines, cells] + rest, np.float64)
+            indices = np.minimum(position.astype(np.intp), width - 1)
+            rest = (position - indices) * self.grid[lines, indices]
+            return np.asarray(self._sums[lines, indices] + rest, np.float64)
 
         sums: NDArray[np.float64] = (before(ends) - before(starts)) / scale
         return sums

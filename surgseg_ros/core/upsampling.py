@@ -25,26 +25,26 @@ _AT_ONCE: Final = 1 << 17
 
 
 _MANY: Final = 0.3
-"""Share of mixed cells above which whole planes are faster than individual cells."""
+"""Share of mixed quads above which whole planes are faster than individual quads."""
 
 
 class AxisMap(NamedTuple):
     """
-    Maps the pixels of a row or column to the cells between the points of the grid.
+    Maps the pixels of a row or column to the intervals between the points of the grid.
 
-    Each of the n + 1 cells extends from one point to the next; the first lies before all points,
-    the last after them. k is the largest number of pixels in a cell; cells with fewer repeat their
-    last pixel.
+    Each of the n + 1 intervals extends from one point to the next; the first lies before all
+    points, the last after them. k is the largest number of pixels in an interval; intervals with
+    fewer repeat their last pixel.
 
-    :param cells: (length,) index of the cell of each pixel.
-    :param counts: (n + 1,) number of pixels of each cell.
-    :param pixels: (k, n + 1) the pixels of each cell.
+    :param intervals: (length,) index of the interval of each pixel.
+    :param counts: (n + 1,) number of pixels of each interval.
+    :param pixels: (k, n + 1) the pixels of each interval.
     :param weights: (k, n + 1) position of the pixels between the two points, 0 to 1.
-    :param points: (n + 1,) the point before each cell; for the first cell, the point after it.
-    :param steps: (n + 1,) offset to the point after the cell: 1, or 0 at both ends.
+    :param points: (n + 1,) the point before each interval; for the first one, the point after it.
+    :param steps: (n + 1,) offset to the point after the interval: 1, or 0 at both ends.
     """
 
-    cells: Indices
+    intervals: Indices
     counts: Indices
     pixels: Indices
     weights: Planes
@@ -84,21 +84,22 @@ def make_axis_map(pixels: int, points: int) -> AxisMap:
     :return: the map; it is cached and must not be modified.
     """
     position = (np.arange(pixels) + 0.5) * (points / pixels) + 0.5  # of the first point: 1
-    cells = position.astype(np.intp)
-    counts = np.bincount(cells, minlength=points + 1)
+    intervals = position.astype(np.intp)
+    counts = np.bincount(intervals, minlength=points + 1)
     within = np.minimum(np.arange(counts.max())[:, None], counts - 1)
-    of_cells = (np.cumsum(counts) - counts + within).clip(0)  # cells without pixels are not used
-    weights = (position[of_cells] - np.arange(points + 1)).astype(np.float32)
+    of_intervals = (np.cumsum(counts) - counts + within).clip(0)  # empty ones are not used
+    weights = (position[of_intervals] - np.arange(points + 1)).astype(np.float32)
     before = (np.arange(points + 1) - 1).clip(0)
     steps = np.minimum(np.arange(points + 1), points - 1) - before
-    return AxisMap(cells, counts, of_cells, weights, before, steps)
+    return AxisMap(intervals, counts, of_intervals, weights, before, steps)
 
 
 def interpolate_mixed(grid: Grid, mask: Classes, confidence: Classes | None) -> None:
     """
     Interpolate the pixels between points of different classes.
 
-    In most cells only two classes are compared; all classes only if a third could be the largest.
+    The unit of work is a quad: the pixels between four neighbouring points. In most quads, only
+    two classes are compared; all classes only if a third could be the largest.
 
     :param grid: the network's grid.
     :param mask: (H, W) class, written to.
@@ -109,26 +110,26 @@ def interpolate_mixed(grid: Grid, mask: Classes, confidence: Classes | None) -> 
         _interpolate_planes(grid, mask, confidence)
         return
     remaining = []
-    for cells in _batches(grid, mixed):
-        corners = _corners(grid, cells)
+    for quads in _batches(grid, mixed):
+        corners = _corners(grid, quads)
         logits = grid.logits.reshape(len(grid.logits), -1).take(corners, 1)  # (C, 4, m)
         tops = grid.top.reshape(-1).take(corners)
         two = np.stack([tops.min(0), tops.max(0)])  # (2, m)
         of_two = np.take_along_axis(logits, two[:, None].astype(np.intp), 0)  # (2, 4, m)
         only_two = _only_two_can_win(logits, of_two)
-        chosen = np.flatnonzero(only_two)  # `take` keeps the cells next to one another in memory
-        _interpolate_cells(
-            grid, cells[chosen], of_two.take(chosen, 2), two.take(chosen, 1), (mask, confidence)
+        chosen = np.flatnonzero(only_two)  # `take` keeps the quads next to one another in memory
+        _interpolate_quads(
+            grid, quads[chosen], of_two.take(chosen, 2), two.take(chosen, 1), (mask, confidence)
         )
-        remaining.append(cells[~only_two])
+        remaining.append(quads[~only_two])
     every = np.arange(len(grid.logits), dtype=np.uint8)[:, None]
-    for cells in _batches(grid, np.concatenate(remaining)):
-        logits = grid.logits.reshape(len(grid.logits), -1).take(_corners(grid, cells), 1)
-        _interpolate_cells(grid, cells, logits, every, (mask, confidence))
+    for quads in _batches(grid, np.concatenate(remaining)):
+        logits = grid.logits.reshape(len(grid.logits), -1).take(_corners(grid, quads), 1)
+        _interpolate_quads(grid, quads, logits, every, (mask, confidence))
 
 
 def _interpolate_planes(grid: Grid, mask: Classes, confidence: Classes | None) -> None:
-    """Compare all classes for all pixels, plane by plane: faster if most cells are mixed."""
+    """Compare all classes for all pixels, plane by plane: faster if most quads are mixed."""
     size = (mask.shape[1], mask.shape[0])
     best = cv2.resize(grid.logits[0], size)
     other, better = np.empty_like(best), np.ones(best.shape, bool)
@@ -148,28 +149,28 @@ def _interpolate_planes(grid: Grid, mask: Classes, confidence: Classes | None) -
             cv2.copyTo(scaled, better.view(np.uint8), confidence)
 
 
-def _batches(grid: Grid, cells: Indices) -> list[Indices]:
-    """Split cells into portions of at most about `_AT_ONCE` pixels."""
-    pixels = len(cells) * len(grid.rows.pixels) * len(grid.columns.pixels)
-    return np.array_split(cells, 1 + pixels // _AT_ONCE)
+def _batches(grid: Grid, quads: Indices) -> list[Indices]:
+    """Split quads into portions of at most about `_AT_ONCE` pixels."""
+    pixels = len(quads) * len(grid.rows.pixels) * len(grid.columns.pixels)
+    return np.array_split(quads, 1 + pixels // _AT_ONCE)
 
 
-def _corners(grid: Grid, cells: Indices) -> Indices:
-    """Return (4, m) flat indices of the corners of cells: upper left, right; lower left, right."""
-    y, x = _rows_and_columns(grid, cells)
+def _corners(grid: Grid, quads: Indices) -> Indices:
+    """Return (4, m) flat indices of the corners of quads: upper left, right; lower left, right."""
+    y, x = _rows_and_columns(grid, quads)
     width = grid.top.shape[1]
     above = grid.rows.points[y] * width + grid.columns.points[x]
     right, down = grid.columns.steps[x], grid.rows.steps[y] * width
     return np.stack([above, above + right, above + down, above + right + down])
 
 
-def _rows_and_columns(grid: Grid, cells: Indices) -> tuple[Indices, Indices]:
-    """Return row and column of cells."""
-    return np.divmod(cells, len(grid.columns.counts))
+def _rows_and_columns(grid: Grid, quads: Indices) -> tuple[Indices, Indices]:
+    """Return row and column of quads."""
+    return np.divmod(quads, len(grid.columns.counts))
 
 
 def _mixed(grid: Grid) -> Indices:
-    """Return the flat indices of the cells whose four points differ and that have pixels."""
+    """Return the flat indices of the quads whose four points differ and that have pixels."""
     around = np.asarray(cv2.copyMakeBorder(grid.top, 1, 1, 1, 1, cv2.BORDER_REPLICATE))
     first = around[:-1, :-1]
     mixed = first != around[1:, 1:]
@@ -180,22 +181,22 @@ def _mixed(grid: Grid) -> Indices:
     return np.flatnonzero(mixed)
 
 
-def _interpolate_cells(
+def _interpolate_quads(
     grid: Grid,
-    cells: Indices,
+    quads: Indices,
     logits: Planes,
     names: Classes,
     planes: tuple[Classes, Classes | None],
 ) -> None:
-    """Compare K classes, with (K, 4, m) logits at the corners, for all pixels of m cells."""
-    y, x = _rows_and_columns(grid, cells)
+    """Compare K classes, with (K, 4, m) logits at the corners, for all pixels of m quads."""
+    y, x = _rows_and_columns(grid, quads)
     weights = grid.rows.weights.take(y, 1), grid.columns.weights.take(x, 1)
     mask, confidence = planes
     starts = grid.rows.pixels.take(y, 1) * mask.shape[1]
     pixels = starts[:, None] + grid.columns.pixels.take(x, 1)  # (rows, columns, m)
     probabilities = None
     if grid.probabilities is not None:
-        corners = _corners(grid, cells)
+        corners = _corners(grid, quads)
         probabilities = logits - grid.largest.reshape(-1).take(corners)
         probabilities *= np.float32(grid.inverse_temperature)
         np.exp(probabilities, out=probabilities)
@@ -208,7 +209,7 @@ def _interpolate_cells(
 
 def _only_two_can_win(logits: Planes, of_two: Planes) -> NDArray[np.bool_]:
     """
-    Find the cells in which no third class can be the largest.
+    Find the quads in which no third class can be the largest.
 
     This holds if every other class is, at all four points, at most one of the two, or at most the
     mean of both. What holds at all four points also holds after interpolation, and the mean of two
@@ -224,7 +225,7 @@ def _argmax(
     logits: Planes, names: Classes, probabilities: Planes | None, weights: tuple[Planes, Planes]
 ) -> tuple[Classes, Planes | None]:
     """
-    Find the largest of K classes for the pixels of m cells.
+    Find the largest of K classes for the pixels of m quads.
 
     :param logits: (K, 4, m) at the corners.
     :param names: (K, m) the classes, ascending: of equal logits, the first wins.
@@ -348,7 +349,8 @@ def _upsample_cpu(
     if not confidence:
         probabilities = None
     rows, columns = (make_axis_map(*lengths) for lengths in zip(size, top.shape, strict=True))
-    mask: Classes = top.take(columns.points[columns.cells], 1).take(rows.points[rows.cells], 0)
+    nearest_row, nearest_column = (axis.points[axis.intervals] for axis in (rows, columns))
+    mask: Classes = top.take(nearest_column, 1).take(nearest_row, 0)
     chosen = None if probabilities is None else _resize(probabilities, size)
     if size != top.shape:
         interpolate_mixed(

@@ -24,7 +24,7 @@ def spawn_rng(rng: Generator) -> Generator:
 
 
 def smooth_noise(
-    rng: Generator, extent: tuple[float, float], scale_px: float, cells: tuple[float, float]
+    rng: Generator, extent: tuple[float, float], scale_px: float, frequency: tuple[float, float]
 ) -> FloatImage:
     """
     Draw one octave of noise.
@@ -32,18 +32,18 @@ def smooth_noise(
     :param rng: source of the grid's values.
     :param extent: (height, width) of the area, in units.
     :param scale_px: pixels per unit.
-    :param cells: cells per unit, vertically and horizontally.
+    :param frequency: cells per unit, vertically and horizontally.
     :return: (H, W) float32, normally distributed at the grid's knots.
     """
     height, width = (round(side * scale_px) for side in extent)
-    if scale_px > 2 * _SMOOTH_PX * max(cells):
-        coarse = smooth_noise(rng, extent, _SMOOTH_PX * max(cells), cells)
+    if scale_px > 2 * _SMOOTH_PX * max(frequency):
+        coarse = smooth_noise(rng, extent, _SMOOTH_PX * max(frequency), frequency)
         return enlarge(coarse, (height, width))
-    grid_size = [math.ceil(side * rate) + 3 for side, rate in zip(extent, cells)]
+    grid_size = [math.ceil(side * rate) + 3 for side, rate in zip(extent, frequency)]
     grid = rng.standard_normal(grid_size, dtype=np.float32)
-    full = [round(count * scale_px / rate) for count, rate in zip(grid_size, cells)]
+    full = [round(count * scale_px / rate) for count, rate in zip(grid_size, frequency)]
     smooth = cv2.resize(grid, (full[1], full[0]), interpolation=cv2.INTER_CUBIC)
-    top, left = (round(scale_px / rate) for rate in cells)
+    top, left = (round(scale_px / rate) for rate in frequency)
     return np.asarray(smooth[top : top + height, left : left + width], np.float32)
 
 
@@ -64,7 +64,7 @@ def fractal_noise(
     rng: Generator,
     extent: tuple[float, float],
     scale_px: float,
-    cells: float,
+    frequency: float,
     octaves: int,
     decay: float = 0.5,
 ) -> FloatImage:
@@ -74,15 +74,15 @@ def fractal_noise(
     :param rng: source of the grids' values.
     :param extent: (height, width) of the area, in units.
     :param scale_px: pixels per unit.
-    :param cells: cells per unit in the coarsest octave.
+    :param frequency: cells per unit in the coarsest octave.
     :param octaves: their number; those finer than the pixels are drawn but not added.
     :param decay: the strength of an octave relative to the coarser one.
     :return: (H, W) float32 with a standard deviation of about 1.
     """
-    total = smooth_noise(spawn_rng(rng), extent, scale_px, (cells, cells))
+    total = smooth_noise(spawn_rng(rng), extent, scale_px, (frequency, frequency))
     power = 1.0
     for octave in range(1, octaves):
-        rate, weight = cells * 2**octave, decay**octave
+        rate, weight = frequency * 2**octave, decay**octave
         layer_rng = spawn_rng(rng)
         if rate < scale_px / 2:
             total += weight * smooth_noise(layer_rng, extent, scale_px, (rate, rate))

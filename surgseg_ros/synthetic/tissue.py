@@ -139,8 +139,8 @@ class RestingObject:
 def _spread(grid: FloatImage, view: View) -> FloatImage:
     """Interpolate from cell centres, one row and column beyond the image, to pixels."""
     size = [
-        round(count * side / cells)
-        for count, side, cells in zip(grid.shape, (view.height, view.width), _CELLS)
+        round(count * side / frequency)
+        for count, side, frequency in zip(grid.shape, (view.height, view.width), _CELLS)
     ]
     top, left = (round(side / count) for side, count in zip(size, grid.shape))
     spread = cv2.resize(grid, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
@@ -358,9 +358,9 @@ def _lit(
     shade *= np.exp(np.clip(near * np.float32(rng.uniform(0, 4)), -1.5, 0.7))  # to lamp and lens
     glow = 1 - 0.25 * smoothstep(hollow, 0.0, 0.03)  # a crease glows red
     red, green, blue = (plane * shade for plane in cv2.split(colour))
-    cells = float(rng.uniform(18, 70))
+    frequency = (float(rng.uniform(18, 70)),) * 2
     bumps = np.float32(rng.uniform(0.08, 0.2) * min(1.0, 0.25 + rough))
-    fine = [smooth_noise(spawn_rng(rng), extent, scale, (cells, cells)) * bumps for _ in '12']
+    fine = [smooth_noise(spawn_rng(rng), extent, scale, frequency) * bumps for _ in '12']
     tilt = [slope * (1 - 0.6 * pools) + bump for slope, bump in zip(slopes, fine)]
     aim = rng.uniform(-0.3, 0.3, 2).astype(np.float32)
     away = (tilt[0] - aim[0]) ** 2 + (tilt[1] - aim[1]) ** 2

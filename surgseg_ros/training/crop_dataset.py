@@ -221,8 +221,8 @@ def _smoke(view: NDArray[np.uint8], rng: Generator) -> NDArray[np.uint8]:
     height, width = view.shape[:2]
     coarse = (width // 4 + 1, height // 4 + 1)
     veil = np.zeros(coarse[::-1], np.float32)
-    for cells, share in ((2, 0.55), (4, 0.3), (9, 0.15)):
-        grid = rng.random((cells + 1, cells + 2), np.float32)
+    for frequency, share in ((2, 0.55), (4, 0.3), (9, 0.15)):
+        grid = rng.random((frequency + 1, frequency + 2), np.float32)
         veil += np.float32(share) * cv2.resize(grid, coarse, None, 0, 0, cv2.INTER_CUBIC)
     veil = (veil - veil.min()) / np.ptp(veil)
     densest, haze = rng.uniform(0.2, 0.6), rng.uniform(0, 0.08)

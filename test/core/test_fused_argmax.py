@@ -18,20 +18,21 @@ def test_weights_are_those_of_a_bilinear_resize(pixels: int, points: int) -> Non
     expected = F.interpolate(torch.from_numpy(row)[None, None], pixels, mode='linear')[0, 0]
     axis = make_axis_map(pixels, points)
     drawn = np.full(pixels, np.nan, np.float32)
-    for cell in np.flatnonzero(axis.counts):
-        first, second = row[axis.points[cell]], row[axis.points[cell] + axis.steps[cell]]
-        drawn[axis.pixels[:, cell]] = first + axis.weights[:, cell] * (second - first)
+    for interval in np.flatnonzero(axis.counts):
+        start = axis.points[interval]
+        first, second = row[start], row[start + axis.steps[interval]]
+        drawn[axis.pixels[:, interval]] = first + axis.weights[:, interval] * (second - first)
     assert drawn == pytest.approx(
         expected.numpy(), abs=1e-4
     )  # torch computes positions in float32
 
 
-def test_each_pixel_is_in_its_cell() -> None:
+def test_each_pixel_is_in_its_interval() -> None:
     axis = make_axis_map(1080, 384)
     assert axis.counts.sum() == 1080
-    for cell, count in enumerate(axis.counts):
-        assert set(axis.pixels[:, cell]) == set(np.flatnonzero(axis.cells == cell))
-        assert (axis.cells == cell).sum() == count
+    for interval, count in enumerate(axis.counts):
+        assert set(axis.pixels[:, interval]) == set(np.flatnonzero(axis.intervals == interval))
+        assert (axis.intervals == interval).sum() == count
 
 
 def test_cells_contain_only_the_pixels_between_two_points() -> None:

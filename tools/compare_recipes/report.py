@@ -123,7 +123,7 @@ def tables(summary: Mapping[str, Any]) -> str:
     """
     heads = [f'{recipe}, {kind}' for kind in KINDS for recipe in (*CONFIGS, 'gain')]
     means = [
-        [metric, _number(summary['floor'].get(metric)), *_cells(summary, metric)]
+        [metric, _number(summary['floor'].get(metric)), *_format_row(summary, metric)]
         for metric in _MEANS
     ]
     classes = []
@@ -131,22 +131,22 @@ def tables(summary: Mapping[str, Any]) -> str:
         classes.append([f'**{title}**', *[''] * (1 + len(heads))])
         for index, label in enumerate(SCORED):
             floor = summary['class_floor'][index] if metric == 'class_mIoU' else 0.0
-            row = [CLASS_NAMES[label], _number(floor), *_cells(summary, metric, index)]
+            row = [CLASS_NAMES[label], _number(floor), *_format_row(summary, metric, index)]
             classes.append(row)
     return '\n\n'.join(
         (_table(['', 'floor', *heads], means), _table(['class', 'floor', *heads], classes))
     )
 
 
-def _cells(summary: Mapping[str, Any], metric: str, index: int | None = None) -> list[str]:
-    cells = []
+def _format_row(summary: Mapping[str, Any], metric: str, index: int | None = None) -> list[str]:
+    columns = []
     for kind in KINDS:
         values = [summary[recipe][kind][metric] for recipe in CONFIGS]
         gain = summary['gain'][kind][metric]
         if index is not None:
             values, gain = [value[index] for value in values], gain[index]
-        cells += [*map(_with_spread, values), '-' if gain is None else f'{gain:+.3f}']
-    return cells
+        columns += [*map(_with_spread, values), '-' if gain is None else f'{gain:+.3f}']
+    return columns
 
 
 def _with_spread(value: Mapping[str, float] | None) -> str:

@@ -20,7 +20,7 @@ Distortion = tuple[Map, Map]
 
 def fractal_noise(
     rng: Generator,
-    cells: float,
+    frequency: float,
     octaves: int = 5,
     decay: float = 0.5,
     *,
@@ -31,7 +31,7 @@ def fractal_noise(
     Sum octaves of noise, each twice as fine as the one before.
 
     :param rng: source of the values at the grids' knots.
-    :param cells: number of cells of the coarsest octave along a side.
+    :param frequency: number of cells of the coarsest octave along a side.
     :param octaves: their number, as far as they are coarser than the samples.
     :param decay: strength of an octave relative to the coarser one.
     :param side: side of the map in samples.
@@ -41,7 +41,7 @@ def fractal_noise(
     total = np.zeros((side, side), np.float32)
     strength = 1.0
     for octave in range(octaves):
-        knots = int(cells * 2**octave) + 3
+        knots = int(frequency * 2**octave) + 3
         if knots > side:
             break
         grid = rng.normal(0, 1, (knots, knots)).astype(np.float32)
@@ -64,19 +64,19 @@ def distorted(values: Map, distortion: Distortion) -> Map:
     return np.asarray(result, np.float32)
 
 
-def draw_distortion(rng: Generator, cells: float, strength: float) -> Distortion:
+def draw_distortion(rng: Generator, frequency: float, strength: float) -> Distortion:
     """
     Draw a random smooth distortion.
 
     :param rng: source of random numbers.
-    :param cells: number of cells of its coarsest octave along a side.
+    :param frequency: number of cells of its coarsest octave along a side.
     :param strength: standard deviation of the displacement in samples.
     :return: the distortion of a whole map.
     """
     rows, columns = np.mgrid[:MAP_SIDE, :MAP_SIDE].astype(np.float32)
     return (
-        columns + strength * fractal_noise(rng, cells, 3),
-        rows + strength * fractal_noise(rng, cells, 3),
+        columns + strength * fractal_noise(rng, frequency, 3),
+        rows + strength * fractal_noise(rng, frequency, 3),
     )
 
 

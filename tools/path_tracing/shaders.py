@@ -191,9 +191,9 @@ def _blood(graph: Graph, smear: Smear, seed: float) -> Socket:
     if smear.drops_scale is None:
         return smears
     inputs = {'Vector': graph.coordinates(), 'Scale': smear.drops_scale}
-    cells = graph.node('TexVoronoi', inputs)
+    voronoi = graph.node('TexVoronoi', inputs)
     patches = graph.ramp(graph.noise(1.2, 2, seed=seed + 3), 0.5, 0.62)
-    drops = graph.ramp(cells.outputs['Distance'], 0.28, 0.16)
+    drops = graph.ramp(voronoi.outputs['Distance'], 0.28, 0.16)
     return graph.math('MAXIMUM', graph.math('MULTIPLY', patches, drops), smears)
 
 

@@ -183,8 +183,8 @@ def _tissue(rng: Generator, depth: float, relief: Relief) -> Tissue:
     colours = draw_colours(rng, relief)
     height = (relief.height_cm - depth).astype(np.float32)
     detail = (relief.detail_cm * (1 - 0.6 * colours.blood)).astype(np.float32)
-    cells = math.exp(rng.uniform(math.log(30), math.log(170)))
-    ripples = fractal_noise(rng, cells, 3) * float(rng.uniform(0.25, 0.75)) / cells
+    frequency = math.exp(rng.uniform(math.log(30), math.log(170)))
+    ripples = fractal_noise(rng, frequency, 3) * float(rng.uniform(0.25, 0.75)) / frequency
     fine = height + detail + colours.grain * float(rng.uniform(0.002, 0.008))
     liquid = cv2.GaussianBlur(fine, (0, 0), float(rng.uniform(1.5, 3))) + ripples
     return Tissue(

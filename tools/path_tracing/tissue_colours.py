@@ -128,8 +128,8 @@ def _draw_vessel(
 
 def _blood(rng: Generator, relief: Relief) -> Map:
     """Return the opacity of blood, which collects in hollows and in the cavity."""
-    cells = float(rng.uniform(4, 10))
-    noise = fractal_noise(rng, cells, 6, 0.6, distortion=relief.distortion)
+    frequency = float(rng.uniform(4, 10))
+    noise = fractal_noise(rng, frequency, 6, 0.6, distortion=relief.distortion)
     hollow = cv2.GaussianBlur(relief.height_cm, (0, 0), 25) - relief.height_cm
     low = float(rng.uniform(0.6, 1.6)) - relief.site.bleeding * float(rng.uniform(0.3, 1.0))
     spread = float(rng.uniform(0.1, 0.8))

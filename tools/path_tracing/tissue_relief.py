@@ -210,9 +210,9 @@ def _organs(rng: Generator, area: _Area, height: Map, count: int) -> _Organs:
 def _folds(rng: Generator, site: Site, distortion: Distortion) -> _Folds:
     noises = [
         np.abs(
-            fractal_noise(rng, float(rng.uniform(*cells)), octaves, decay, distortion=distortion)
+            fractal_noise(rng, float(rng.uniform(*span)), octaves, decay, distortion=distortion)
         )
-        for cells, octaves, decay in (((4, 12), 4, 0.5), ((14, 30), 4, 0.55), ((5, 16), 5, 0.55))
+        for span, octaves, decay in (((4, 12), 4, 0.5), ((14, 30), 4, 0.55), ((5, 16), 5, 0.55))
     ]
     coarse, fine, grooves = noises
     roughness = site.roughness * float(rng.uniform(0.6, 1.3))
