@@ -86,9 +86,9 @@ class _Owners:
         for number, tool in enumerate(tools):
             columns, lines = np.concatenate([part.rim for part in tool.parts]).T.astype(np.intp)
             pixels = lines * self._width + columns
-            places = np.searchsorted(starts, pixels, 'right') - 1
-            is_chosen = (places >= 0) & (pixels < ends[places])  # others are below the minimum
-            for root in np.unique(self._regions[chosen[places[is_chosen]]]).tolist():
+            indices = np.searchsorted(starts, pixels, 'right') - 1
+            is_chosen = (indices >= 0) & (pixels < ends[indices])  # others are below the minimum
+            for root in np.unique(self._regions[chosen[indices[is_chosen]]]).tolist():
                 members.setdefault(root, set()).add(number)
         own: dict[int, list[Runs]] = {}
         alone: list[tuple[Runs, ToolParts | None]] = []
@@ -124,16 +124,16 @@ def _divide(
     begins = np.cumsum(counts) - counts
     is_first = np.zeros(len(whole), bool)
     is_first[begins] = True
-    places = np.arange(len(whole)) - begins[whole] + before[whole] - 1
-    cells = np.where(is_first, firsts[whole], changes.take(places, mode='clip'))
-    starts = np.where(is_first, runs.starts[whole], (cells - lines[whole]) * step)
+    indices = np.arange(len(whole)) - begins[whole] + before[whole] - 1
+    cell = np.where(is_first, firsts[whole], changes.take(indices, mode='clip'))
+    starts = np.where(is_first, runs.starts[whole], (cell - lines[whole]) * step)
     is_last = np.roll(is_first, -1)
     ends = np.where(is_last, runs.ends[whole], np.roll(starts, -1))
-    cut, owners = Runs(runs.kinds[whole], runs.rows[whole], starts, ends), flat[cells]
+    cut, owners = Runs(runs.kinds[whole], runs.rows[whole], starts, ends), flat[cell]
     return [
-        (number, cut.take(np.flatnonzero(owners == place)))
-        for place, number in enumerate(numbers, 1)
-        if (owners == place).any()
+        (number, cut.take(np.flatnonzero(owners == index)))
+        for index, number in enumerate(numbers, 1)
+        if (owners == index).any()
     ]
 
 

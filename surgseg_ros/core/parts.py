@@ -69,10 +69,10 @@ class Part:
         columns, rows = (self.points.T / self.step).astype(np.intp)
         columns, rows = columns - columns.min() + 1, rows - rows.min() + 1
         width = int(columns.max()) + 2
-        cells = rows * width + columns
+        flat = rows * width + columns
         own = np.zeros((int(rows.max()) + 2, width), np.uint8)
-        own.reshape(-1)[cells] = 1
-        return select(self.points, cv2.erode(own, _CROSS).reshape(-1).take(cells) == 0)
+        own.reshape(-1)[flat] = 1
+        return select(self.points, cv2.erode(own, _CROSS).reshape(-1).take(flat) == 0)
 
     @cached_property
     def sample(self) -> Points:
@@ -201,8 +201,8 @@ class _Component(NamedTuple):
         """Return its cells as a part; `step` is their distance in pixels."""
         left, top, width, height = self.window.tolist()
         window = self.marks[top : top + height, left : left + width]
-        cells = cv2.findNonZero(cv2.inRange(window, self.number, self.number))
-        columns, rows = np.ascontiguousarray(cells.reshape(-1, 2).T) + self.window[:2, None]
+        flat = cv2.findNonZero(cv2.inRange(window, self.number, self.number))
+        columns, rows = np.ascontiguousarray(flat.reshape(-1, 2).T) + self.window[:2, None]
         is_rim = self.inner.reshape(-1).take(rows * self.inner.shape[1] + columns) == 0
         points = np.stack([columns + self.corner[0], rows + self.corner[1]]) * float(step)
         points += step // 2

@@ -151,7 +151,7 @@ def _attach(
         return
     find = owners_of_jaws if part.label == CLASPER else _owners_of_wrist
     owner = find(part, [tools[n] for n in close], tissue)
-    shares = [(n, select(part.points, owner == place)) for place, n in enumerate(close)]
+    shares = [(n, select(part.points, owner == index)) for index, n in enumerate(close)]
     shares = [(n, points) for n, points in shares if len(points) >= MIN_SAMPLES]
     for number, points in shares:
         tools[number].is_shared |= len(shares) > 1

@@ -74,7 +74,7 @@ def _are_ears(first: Part, second: Part, ends: list[Part], step_px: float) -> bo
 
 def _enter_separately(first: Part, second: Part, field: Field) -> bool:
     """Return whether two shafts enter the image at different positions, so they are two tools."""
-    places = []
+    entries = []
     for part in (first, second):
         if part.strip is None:
             return False
@@ -82,9 +82,9 @@ def _enter_separately(first: Part, second: Part, field: Field) -> bool:
         gaps = field.gaps(ends)
         if gaps.min() > part.strip.width_px / 2:
             return False
-        places.append(ends[gaps.argmin()])
+        entries.append(ends[gaps.argmin()])
         width_px = part.strip.width_px
-    return float(np.hypot(*(places[0] - places[1]))) > 2 * width_px
+    return float(np.hypot(*(entries[0] - entries[1]))) > 2 * width_px
 
 
 def _is_visible_beside(shaft: Part, piece: Part) -> bool:

@@ -115,8 +115,8 @@ class TissueGrid:
         """Return _TISSUE, _OUTSIDE (of the image) or another value for cells of the grid."""
         height, width = self._states.shape
         columns, rows = np.clip(columns, -1, width - 2), np.clip(rows, -1, height - 2)
-        places = ((rows + 1) * width + columns + 1).astype(np.intp)
-        return np.asarray(self._states.reshape(-1).take(places))
+        samples = ((rows + 1) * width + columns + 1).astype(np.intp)
+        return np.asarray(self._states.reshape(-1).take(samples))
 
     def filled_shares(self, strips: StripArrays, along: Points) -> Points:
         """
@@ -135,12 +135,12 @@ class TissueGrid:
         tissue = np.count_nonzero(states == _TISSUE, axis=2)
         return np.where(seen > 0, 1 - tissue / np.maximum(seen, 1), np.nan)
 
-    def is_beside(self, edges: Points) -> NDArray[np.bool_]:
+    def has_tissue_to_left(self, edges: Points) -> NDArray[np.bool_]:
         """Return (n,) whether tissue is to the left of (n, 2, 2) edges, given in cells."""
         along = edges[:, 1] - edges[:, 0]
         outwards = 2 * np.stack([-along[:, 1], along[:, 0]], 1) / np.hypot(*along.T)[:, None]
-        places = (edges[:, 0] + outwards)[:, None] + _ALONG[:, None] * along[:, None]
-        states = self.states(*np.rint(places).transpose(2, 0, 1))
+        samples = (edges[:, 0] + outwards)[:, None] + _ALONG[:, None] * along[:, None]
+        states = self.states(*np.rint(samples).transpose(2, 0, 1))
         return np.asarray(np.count_nonzero(states == _TISSUE, axis=1) >= _FREE * len(_ALONG))
 
 
@@ -187,7 +187,7 @@ def _largest(covered: NDArray[np.bool_], min_points: float, count: int) -> NDArr
 
 
 def fill(
-    strips: StripArrays, points: Points, tissue: TissueGrid, places: int = 64
+    strips: StripArrays, points: Points, tissue: TissueGrid, samples: int = 64
 ) -> tuple[StripArrays, NDArray[np.bool_]]:
     """
     Extend strips along their axes, and cut them where tissue begins.
@@ -195,15 +195,15 @@ def fill(
     :param strips: k strips.
     :param points: (n, 2) of the region.
     :param tissue: what surrounds the region.
-    :param places: number of positions along a strip at which its width is examined.
+    :param samples: number of positions along a strip at which its width is examined.
     :return: the strips, and the (k, n) masks of the points that each contains; one that contains
         none has no length.
     """
     along, across = strips.coordinates(points)
     inside = strips.within(along, across, tissue.step)
     low, high = _range(along, inside)
-    spacing = (high - low) / places
-    at = low + (np.arange(places)[:, None] + 0.5) * spacing
+    spacing = (high - low) / samples
+    at = low + (np.arange(samples)[:, None] + 0.5) * spacing
     is_gap = tissue.filled_shares(strips, at) < _FILLED  # none beyond the image
     middle, margin = (strips.starts_px + strips.ends_px) / 2, spacing / 2
     first = np.where(is_gap & (at <= middle), at, -np.inf).max(axis=0) + margin
@@ -260,7 +260,7 @@ def _edges(points: Points, tissue: TissueGrid) -> Points:
     edges = np.stack([starts, stops], 1) + np.array([left, top], float)
     lengths = np.hypot(*(edges[:, 1] - edges[:, 0]).T)
     order = np.argsort(-lengths, kind='stable')[: np.count_nonzero(lengths >= _MIN_EDGE)]
-    free = edges[order][tissue.is_beside(edges[order])][:_MAX_EDGES]
+    free = edges[order][tissue.has_tissue_to_left(edges[order])][:_MAX_EDGES]
     return np.asarray(free * step + step // 2)
 
 

@@ -106,20 +106,20 @@ def fit_strip(points: Points, field: Field, rim: Points | None = None) -> Strip:
     for _ in range(_ROUNDS):
         normal = np.array([-direction[1], direction[0]])
         along, across = np.stack([direction, normal]) @ (rim - origin).T
-        places, sides = _edges(rim, along, across, field)  # (2, m) each: both edges
-        if places.shape[1] < _MIN_BINS:
+        positions, sides = _edges(rim, along, across, field)  # (2, m) each: both edges
+        if positions.shape[1] < _MIN_BINS:
             low, high = float(across.min()), float(across.max())
             middle, half = origin + (low + high) / 2 * normal, (high - low + step_px) / 2
             ends = float(along.min()), float(along.max())
             return Strip(middle, direction, *ends, half, 0.0, half)
-        slopes, offsets = _median_lines(places, sides)
+        slopes, offsets = _median_lines(positions, sides)
         shift, lean = float(offsets.mean()), float(slopes.mean())
         origin = origin + shift * normal
         direction = direction + lean * normal
         direction /= math.hypot(*direction)
         if abs(lean) < _CONVERGED_RAD:
             break
-    rests = np.abs(sides - slopes[:, None] * places - offsets[:, None])
+    rests = np.abs(sides - slopes[:, None] * positions - offsets[:, None])
     residual = max(0.3, _NORMAL * float(_medians(rests.reshape(-1))))
     half, slope = float(offsets[1] - offsets[0]) / 2, float(slopes[1] - slopes[0]) / 2
     along = (rim - origin) @ direction
@@ -143,13 +143,13 @@ def _ends_of_lines(points: Points, axis: int, step_px: int) -> Points:
     """Return the first and the last point of each column (axis 0) or row (axis 1)."""
     lines = (points[:, axis] / step_px).astype(np.intp)
     lines -= lines.min()
-    places = points[:, 1 - axis]
+    positions = points[:, 1 - axis]
     low = np.full(int(lines.max()) + 1, np.inf)
     high = low.copy()
-    low[lines[::-1]], high[lines] = places[::-1], places  # the last one remains
+    low[lines[::-1]], high[lines] = positions[::-1], positions  # the last one remains
     full = np.flatnonzero(low < np.inf)
     line = full * step_px + points[:, axis].min()
-    ends = [np.stack([line, place[full]], 1) for place in (low, high)]
+    ends = [np.stack([line, position[full]], 1) for position in (low, high)]
     return np.concatenate(ends)[:, :: 1 - 2 * axis]
 
 

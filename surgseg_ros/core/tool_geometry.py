@@ -69,8 +69,8 @@ def tool_geometry(tool: ToolParts, field: Field) -> Geometry:
     clasper = _all(tool.claspers)
     if strip is not None and len(wrist):
         joint = _wrist_joint(strip, wrist)
-        place = joint, strip.direction
-        found.append(_point(KeypointKind.WRIST_JOINT, *place, width, field))
+        point = _point(KeypointKind.WRIST_JOINT, joint, strip.direction, width, field)
+        found.append(point)
     roots = _contact(tool.claspers, tool.wrists or tool.shafts, step)
     pivot = _pivot(joint, wrist, clasper, roots)
     if pivot is not None and len(roots) and not len(wrist):
@@ -91,11 +91,11 @@ def tool_geometry(tool: ToolParts, field: Field) -> Geometry:
 
 
 def _point(
-    kind: KeypointKind, place: Points, direction: Points, width_px: float, field: Field
+    kind: KeypointKind, position: Points, direction: Points, width_px: float, field: Field
 ) -> Keypoint:
     """Create a keypoint whose standard deviation is proportional to the width of the tool."""
     sigma = math.hypot(field.step / math.sqrt(12), _SIGMA[kind] * width_px)
-    return make_point(kind, place, direction, sigma, field)
+    return make_point(kind, position, direction, sigma, field)
 
 
 def _all(parts: Iterable[Part]) -> Points:
@@ -197,12 +197,12 @@ def jaw_tips(clasper: Points, pivot: Points, step_px: float) -> list[Points]:
     order = far[np.argsort(angle[far], kind='stable')]
     gaps = np.diff(angle[order])
     if len(gaps):
-        place = int(gaps.argmax())
+        index = int(gaps.argmax())
         minimum = max(_GAP_RAD, 1.6 * step_px / float(radius[order].mean()))
-        share = (place + 1) / len(order)
-        if gaps[place] > minimum and _MIN_SHARE < share < 1 - _MIN_SHARE:
+        share = (index + 1) / len(order)
+        if gaps[index] > minimum and _MIN_SHARE < share < 1 - _MIN_SHARE:
             tips = []
-            for group in (order[place::-1], order[place + 1 :]):  # from the inner edge outwards
+            for group in (order[index::-1], order[index + 1 :]):  # from the inner edge outwards
                 inner = math.atan2(middle[1], middle[0]) + float(angle[group[len(group) // 20]])
                 along = np.array([math.cos(inner), math.sin(inner)])
                 tips.append(_tip(clasper[group], pivot, along, step_px))

@@ -46,7 +46,7 @@ _OWN: Final = 0.35
 """Least share of a strip that no other strip covers."""
 
 _MAX_STRIPS: Final = 4
-_PLACES, _FINE_PLACES = 64, 256
+_POSITIONS, _FINE_POSITIONS = 64, 256
 """Number of positions at which the width of a strip is examined: of all, and of those chosen."""
 
 _COVER_LENGTH: Final = 4.5
@@ -129,9 +129,9 @@ def _misfit(strip: Strip, points: Points, tissue: TissueGrid) -> float:
     """Return the share of points outside a strip, plus the share of it that is tissue."""
     along, across = strip.coordinates(points)
     outside = np.abs(across) - strip.half_at(along) > 0.75 * tissue.step
-    count = max(2, min(_PLACES, int(strip.length_px / (2 * tissue.step))))
-    places = np.linspace(strip.start_px + tissue.step, strip.end_px - tissue.step, count)
-    shares = tissue.filled_shares(StripArrays.of(strip), places[:, None])
+    count = max(2, min(_POSITIONS, int(strip.length_px / (2 * tissue.step))))
+    positions = np.linspace(strip.start_px + tissue.step, strip.end_px - tissue.step, count)
+    shares = tissue.filled_shares(StripArrays.of(strip), positions[:, None])
     seen = shares[shares >= 0]
     return np.count_nonzero(outside) / len(points) + 1 - float(seen.sum()) / max(1, len(seen))
 
@@ -146,7 +146,7 @@ def _choose_strips(points: Points, tissue: TissueGrid, field: Field) -> list[_Fo
     chosen = _choose_candidates(candidates, min_points)
     if not chosen and np.count_nonzero(~candidates.covered[0]) < min_points:
         return []
-    strips, covered = fill(candidates.strips.take(chosen or [0]), points, tissue, _FINE_PLACES)
+    strips, covered = fill(candidates.strips.take(chosen or [0]), points, tissue, _FINE_POSITIONS)
     found = [_Found(strips.strip(number), own) for number, own in enumerate(covered)]
     return found if chosen else _with_rest(found[0], points, field)
 
@@ -167,7 +167,7 @@ def _choose_candidates(candidates: Candidates, min_points: float) -> list[int]:
     both = np.triu(np.where(apart, sizes[:, None] + alone.T, 0.0))
     order = np.argsort(-both, axis=None, kind='stable')
     large = order[: np.count_nonzero(both > sizes[0] + min_points)].tolist()
-    pairs = (divmod(place, len(sizes)) for place in large)
+    pairs = (divmod(index, len(sizes)) for index in large)
     chosen = list(next((pair for pair in pairs if are_separate(*pair)), ()))
     while chosen and len(chosen) < _MAX_STRIPS:
         gains = np.count_nonzero(candidates.covered & ~candidates.covered[chosen].any(0), axis=1)
@@ -227,13 +227,13 @@ def _opposite_strips(part: Part, field: Field) -> list[_Found]:
     turn = math.pi - angle_between(strips[0].direction, strips[1].direction)
     if not _BENT_RAD < turn < _OPPOSITE_RAD:
         return []
-    places = [strip.coordinates(points) for strip in strips]
+    positions = [strip.coordinates(points) for strip in strips]
     inside = [
         np.abs(across) < strip.half_at(along) + field.step
-        for strip, (along, across) in zip(strips, places)
+        for strip, (along, across) in zip(strips, positions)
     ]
     found = []
-    for strip, (along, _), own, others in zip(strips, places, inside, inside[::-1]):
+    for strip, (along, _), own, others in zip(strips, positions, inside, inside[::-1]):
         alone = along[own & ~others]  # each strip ends with its last own point
         end = float(np.quantile(alone, _QUANTILE)) if len(alone) else float(strip.end_px)
         found.append(dataclasses.replace(strip, end_px=end))

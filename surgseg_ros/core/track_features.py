@@ -27,17 +27,17 @@ class Features(NamedTuple):
     Features by which tracks and instruments are compared; one row each.
 
     :param labels: (n,) class.
-    :param places: (n, 2) x and y of the centroid, from the image's centre, in image heights.
+    :param centroids: (n, 2) x and y of the centroid, from the image's centre, in image heights.
     :param axes: (n, 2) cosine and sine of twice the axis's angle, times its distinctness, 0..1.
     :param areas: (n,) logarithm of the number of pixels.
-    :param cells: (n, rows, columns) share of the pixels in each cell; a vector of norm 1.
+    :param masks: (n, rows, columns) share of the pixels in each cell; a vector of norm 1.
     """
 
     labels: NDArray[np.intp]
-    places: Values
+    centroids: Values
     axes: Values
     areas: Values
-    cells: Values
+    masks: Values
 
 
 class Observed(NamedTuple):
@@ -69,8 +69,8 @@ def observe(instruments: Sequence[Instrument], size: tuple[int, int]) -> Observe
 def _largest(instruments: Sequence[Instrument]) -> NDArray[np.intp]:
     """Return the sorted indices of the instruments to track."""
     areas = [0 if i.runs is None or i.label == NO_DECISION else i.area_px for i in instruments]
-    order = sorted(range(len(areas)), key=lambda place: -areas[place])[:MAX_TRACKED]
-    return np.array(sorted(place for place in order if areas[place]), np.intp)
+    order = sorted(range(len(areas)), key=lambda index: -areas[index])[:MAX_TRACKED]
+    return np.array(sorted(index for index in order if areas[index]), np.intp)
 
 
 def _features(instruments: Sequence[Instrument], size: tuple[int, int]) -> Features:
@@ -83,10 +83,10 @@ def _features(instruments: Sequence[Instrument], size: tuple[int, int]) -> Featu
     x = np.bincount(owners, lengths * (starts + ends - 1) / 2) / areas
     y = np.bincount(owners, lengths * rows) / areas
     middle = (np.array(size[::-1]) - 1) / 2
-    places = (np.stack([x, y], axis=1) - middle) / size[0]
+    centroids = (np.stack([x, y], axis=1) - middle) / size[0]
     return Features(
         np.array([i.label for i in instruments], np.intp),
-        places,
+        centroids,
         np.array([_axis(i) for i in instruments]),
         np.log([float(i.area_px) for i in instruments]),
         coarse_masks(owners, rows, starts, ends, size),

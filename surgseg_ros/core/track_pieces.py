@@ -38,18 +38,18 @@ _SAMPLE: Final = 50
 """Number of runs of a piece of which the ends are compared."""
 
 
-class Wholes(NamedTuple):
+class PreviousInstruments(NamedTuple):
     """
     Instruments of the last image, one row each.
 
     :param labels: (n,) class.
     :param areas_px: (n,) number of pixels.
-    :param cells: (n, rows, columns) whether each was in a cell, or is predicted there.
+    :param masks: (n, rows, columns) whether each was in a cell, or is predicted there.
     """
 
     labels: NDArray[np.intp]
     areas_px: NDArray[np.float64]
-    cells: NDArray[np.bool_]
+    masks: NDArray[np.bool_]
 
 
 def may_be_pieces(instruments: Sequence[Instrument], size: tuple[int, int]) -> bool:
@@ -61,16 +61,16 @@ def may_be_pieces(instruments: Sequence[Instrument], size: tuple[int, int]) -> b
     :return: whether instruments of other classes cover the gap between two of one.
     """
     for label in _LABELS:
-        places = [place for place, one in enumerate(instruments) if one.label == label]
-        if 1 < len(places) <= _MAX_PIECES:
-            covers, ends = _gaps(instruments, places, size)
-            if any(covers.cover_gap(ends[a], ends[b]) for a, b in combinations(places, 2)):
+        indices = [index for index, one in enumerate(instruments) if one.label == label]
+        if 1 < len(indices) <= _MAX_PIECES:
+            covers, ends = _gaps(instruments, indices, size)
+            if any(covers.cover_gap(ends[a], ends[b]) for a, b in combinations(indices, 2)):
                 return True
     return False
 
 
 def rejoin_pieces(
-    instruments: Sequence[Instrument], wholes: Wholes, size: tuple[int, int]
+    instruments: Sequence[Instrument], previous: PreviousInstruments, size: tuple[int, int]
 ) -> Sequence[Instrument]:
     """
     Join instruments that were one in the last image, if others cover the gaps between them now.
@@ -79,37 +79,37 @@ def rejoin_pieces(
     unknown.
 
     :param instruments: instruments of the image, as `find_instruments` returns them.
-    :param wholes: instruments of the last image.
+    :param previous: instruments of the last image.
     :param size: (H, W) of the image in pixels.
     :return: the instruments, in the order of `find_instruments`.
     """
     groups: list[list[int]] = []
     for label in _LABELS:
-        chosen = np.flatnonzero(wholes.labels == label)
-        places = [place for place, one in enumerate(instruments) if one.label == label]
-        if not len(chosen) or not 1 < len(places) <= _MAX_PIECES:
+        chosen = np.flatnonzero(previous.labels == label)
+        indices = [index for index, one in enumerate(instruments) if one.label == label]
+        if not len(chosen) or not 1 < len(indices) <= _MAX_PIECES:
             continue
-        pieces = [instruments[place] for place in places]
-        owners = _owners(pieces, wholes.cells[chosen], size)
+        pieces = [instruments[index] for index in indices]
+        owners = _owners(pieces, previous.masks[chosen], size)
         for owner in np.flatnonzero(np.bincount(owners[owners >= 0]) > 1).tolist():
-            members = [places[n] for n in np.flatnonzero(owners == owner).tolist()]
+            members = [indices[n] for n in np.flatnonzero(owners == owner).tolist()]
             group = _connected(instruments, members, size)
-            area_px = sum(instruments[place].area_px for place in group)
-            if len(group) > 1 and area_px <= _GROWTH * wholes.areas_px[chosen[owner]]:
+            area_px = sum(instruments[index].area_px for index in group)
+            if len(group) > 1 and area_px <= _GROWTH * previous.areas_px[chosen[owner]]:
                 groups.append(group)
     return join_instruments(instruments, groups) if groups else instruments
 
 
 def _owners(
-    pieces: Sequence[Instrument], wholes: NDArray[np.bool_], size: tuple[int, int]
+    pieces: Sequence[Instrument], masks: NDArray[np.bool_], size: tuple[int, int]
 ) -> NDArray[np.intp]:
     """Return (n,) the only whole instrument in which each piece lies; -1 if none or several."""
     runs = [piece.runs for piece in pieces if piece.runs is not None]
     numbers = np.repeat(np.arange(len(runs)), [len(one.rows) for one in runs])
     _, rows, starts, ends = (np.concatenate(column) for column in zip(*runs))
-    cells = coarse_masks(numbers, rows, starts, ends, size)
-    shares = cells / cells.sum(axis=(1, 2), keepdims=True)
-    near = [cv2.dilate(whole.astype(np.uint8), np.ones((3, 3), np.uint8)) for whole in wholes]
+    of_pieces = coarse_masks(numbers, rows, starts, ends, size)
+    shares = of_pieces / of_pieces.sum(axis=(1, 2), keepdims=True)
+    near = [cv2.dilate(whole.astype(np.uint8), np.ones((3, 3), np.uint8)) for whole in masks]
     inside = np.einsum('wrc,prc->wp', np.stack(near), shares) >= _INSIDE
     return np.where(inside.sum(axis=0) == 1, inside.argmax(axis=0), -1)
 
@@ -119,10 +119,10 @@ def _connected(
 ) -> list[int]:
     """Return the largest member and those that it reaches across covered gaps."""
     covers, ends = _gaps(instruments, members, size)
-    rest = sorted(members, key=lambda place: -instruments[place].area_px)
+    rest = sorted(members, key=lambda index: -instruments[index].area_px)
     group = [rest.pop(0)]
-    for place in group:  # it grows in this loop
-        pairs = {other: sorted((place, other)) for other in rest}  # as `may_be_pieces` has them
+    for index in group:  # it grows in this loop
+        pairs = {other: sorted((index, other)) for other in rest}  # as `may_be_pieces` has them
         reached = [n for n, (a, b) in pairs.items() if covers.cover_gap(ends[a], ends[b])]
         group += reached
         rest = [other for other in rest if other not in reached]
@@ -135,7 +135,7 @@ def _gaps(
     """Return what may cover gaps between members of a class, and the ends of these."""
     label = instruments[members[0]].label
     covers = _Covers([one for one in instruments if one.label != label], size)
-    return covers, {place: _ends(instruments[place].runs) for place in members}
+    return covers, {index: _ends(instruments[index].runs) for index in members}
 
 
 class _Covers:

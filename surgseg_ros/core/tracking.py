@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from surgseg_ros.core.detections import Instrument
 from surgseg_ros.core.runs import cell_side_px
 from surgseg_ros.core.track_features import MAX_TRACKED, Features, Observed, Values, observe
-from surgseg_ros.core.track_pieces import Wholes, rejoin_pieces
+from surgseg_ros.core.track_pieces import PreviousInstruments, rejoin_pieces
 
 DEFAULT_TRACK_LOST_MS: Final = 500
 LONGEST_LOSS_MS: Final = 10_000
@@ -22,7 +22,7 @@ COVERED_TIMES: Final = 10
 """A track that other instruments cover is kept this many times as long."""
 
 _COVERED_SHARE: Final = 0.5
-"""Share of a track's pixels of which other instruments are in the place."""
+"""Share of a track's pixels that other instruments cover."""
 
 INTERVAL_NS: Final = 10**9 // 30
 """Interval that is assumed between two images if their stamps are missing or equal."""
@@ -31,7 +31,7 @@ LONGEST_GAP_NS: Final = 2 * 10**9
 """All tracks end after a longer time without an image."""
 
 # Lengths are in image heights, times in seconds.
-_PLACE_SIGMA: Final = 0.04
+_POSITION_SIGMA: Final = 0.04
 """Standard deviation of the centroid of an instrument, which may be partly covered."""
 
 _FIRST_SPEED: Final = 0.4
@@ -70,38 +70,39 @@ class _Motion(NamedTuple):
     """
     The state of a constant-velocity Kalman filter of each track; x and y have the same variances.
 
-    :param places: (n, 2) x and y.
+    :param positions: (n, 2) x and y.
     :param speeds: (n, 2) their change per second.
     :param variances: (n, 3) of position, of position with speed (covariance), of speed.
     """
 
-    places: Values
+    positions: Values
     speeds: Values
     variances: Values
 
     def after(self, dt_s: float) -> _Motion:
         """Predict the state after a time step."""
-        place, both, speed = self.variances.T
+        position, both, speed = self.variances.T
         variances = [
-            place + 2 * dt_s * both + dt_s**2 * speed + _ACCELERATION * dt_s**3 / 3,
+            position + 2 * dt_s * both + dt_s**2 * speed + _ACCELERATION * dt_s**3 / 3,
             both + dt_s * speed + _ACCELERATION * dt_s**2 / 2,
             speed + _ACCELERATION * dt_s,
         ]
-        places = self.places + dt_s * self.speeds
-        return _Motion(places, self.speeds, np.stack(variances, axis=1))
+        positions = self.positions + dt_s * self.speeds
+        return _Motion(positions, self.speeds, np.stack(variances, axis=1))
 
-    def corrected(self, places: Values) -> _Motion:
+    def corrected(self, positions: Values) -> _Motion:
         """Update the state with the observed positions."""
-        place, both, speed = self.variances.T
-        away = places - self.places
-        gain_place, gain_speed = np.stack([place, both]) / (place + _PLACE_SIGMA**2)
+        position, both, speed = self.variances.T
+        away = positions - self.positions
+        gain_position, gain_speed = np.stack([position, both]) / (position + _POSITION_SIGMA**2)
         # Such an innovation carries no information about the speed.
-        jumps = (away**2).sum(axis=1) > _JUMP_GATE**2 * (place + _PLACE_SIGMA**2)
-        gain_place, gain_speed = np.where(jumps, 1.0, gain_place), np.where(jumps, 0.0, gain_speed)
-        seen_place = np.where(jumps, _PLACE_SIGMA**2, (1 - gain_place) * place)
-        variances = [seen_place, (1 - gain_place) * both, speed - gain_speed * both]
+        jumps = (away**2).sum(axis=1) > _JUMP_GATE**2 * (position + _POSITION_SIGMA**2)
+        gain_position = np.where(jumps, 1.0, gain_position)
+        gain_speed = np.where(jumps, 0.0, gain_speed)
+        seen_position = np.where(jumps, _POSITION_SIGMA**2, (1 - gain_position) * position)
+        variances = [seen_position, (1 - gain_position) * both, speed - gain_speed * both]
         return _Motion(
-            self.places + gain_place[:, None] * away,
+            self.positions + gain_position[:, None] * away,
             self.speeds + gain_speed[:, None] * away,
             np.stack(variances, axis=1),
         )
@@ -114,7 +115,7 @@ class _Tracks(NamedTuple):
     :param numbers: (n,) track ids.
     :param began_ns: (n,) when the instrument was first seen.
     :param seen_ns: (n,) when it was last seen.
-    :param covered_ns: (n,) for how long instruments have covered its place since then.
+    :param covered_ns: (n,) for how long instruments have covered its position since then.
     :param is_covered: (n,) whether they did in the last image.
     :param features: features when it was last seen.
     :param motion: the predicted state.
@@ -160,7 +161,7 @@ class Tracker:
     Not thread-safe.
 
     :param lost_ms: how long an instrument may be lost and keep its id, COVERED_TIMES as long while
-        other instruments cover its place; 0 ends tracks at once.
+        other instruments cover its position; 0 ends tracks at once.
     """
 
     def __init__(self, lost_ms: float = DEFAULT_TRACK_LOST_MS) -> None:
@@ -224,9 +225,10 @@ class Tracker:
             return instruments
         last = _take(self._tracks, np.flatnonzero(self._tracks.seen_ns == self._last_ns))
         known = last.features
-        moved = _shift_cells(known.cells, last.motion.places - known.places, self._size)
-        wholes = Wholes(known.labels, np.exp(known.areas), (known.cells > 0) | (moved > 0))
-        return rejoin_pieces(instruments, wholes, self._size)
+        moved = _shift_masks(known.masks, last.motion.positions - known.centroids, self._size)
+        masks = (known.masks > 0) | (moved > 0)
+        previous = PreviousInstruments(known.labels, np.exp(known.areas), masks)
+        return rejoin_pieces(instruments, previous, self._size)
 
     def _match(self, seen: Features) -> NDArray[np.intp]:
         """Match instruments with tracks, start tracks for the others, and return all ids."""
@@ -245,7 +247,7 @@ class Tracker:
                 covered_ns=np.zeros(len(old), np.int64),
                 is_covered=np.zeros(len(old), bool),
                 features=_take(seen, new),
-                motion=_take(tracks.motion, old).corrected(seen.places[new]),
+                motion=_take(tracks.motion, old).corrected(seen.centroids[new]),
             )
             lost = np.delete(np.arange(len(tracks.numbers)), old)
             self._tracks = _joined(self._lost(_take(tracks, lost), seen), found)
@@ -266,8 +268,8 @@ class Tracker:
         return lost._replace(covered_ns=covered_ns, is_covered=is_covered)
 
     def _started(self, numbers: NDArray[np.intp], seen: Features) -> _Tracks:
-        variances = np.tile([_PLACE_SIGMA**2, 0.0, _FIRST_SPEED**2], (len(numbers), 1))
-        motion = _Motion(seen.places, np.zeros_like(seen.places), variances)
+        variances = np.tile([_POSITION_SIGMA**2, 0.0, _FIRST_SPEED**2], (len(numbers), 1))
+        motion = _Motion(seen.centroids, np.zeros_like(seen.centroids), variances)
         now_ns = np.full(len(numbers), self._now_ns)
         uncovered = np.zeros_like(now_ns), np.zeros(len(numbers), bool)
         return _Tracks(numbers, now_ns, now_ns, *uncovered, seen, motion)
@@ -294,21 +296,21 @@ def _costs(
     Return the (tracks, instruments) matrix of costs; _NO_MATCH if they cannot match.
 
     A track that is not recent was covered, and continues only where it was last seen: its motion
-    since then is unknown. With no other of its class near, it may lie beside its former place,
+    since then is unknown. With no other of its class near, it may lie beside its former position,
     since tissue moves.
     """
     known, motion = tracks.features, tracks.motion
-    cells = seen.cells.reshape(len(seen.cells), -1).T
-    shifts = np.where(recent[:, None], motion.places - known.places, 0)
-    moved = _shift_cells(known.cells, shifts, size)
-    overlaps = np.maximum(*(x.reshape(len(x), -1) @ cells for x in (known.cells, moved)))
-    variances = motion.variances[:, :1] + _PLACE_SIGMA**2
-    away = np.hypot(*(motion.places[:, None] - seen.places).transpose(2, 0, 1))
+    masks = seen.masks.reshape(len(seen.masks), -1).T
+    shifts = np.where(recent[:, None], motion.positions - known.centroids, 0)
+    moved = _shift_masks(known.masks, shifts, size)
+    overlaps = np.maximum(*(x.reshape(len(x), -1) @ masks for x in (known.masks, moved)))
+    variances = motion.variances[:, :1] + _POSITION_SIGMA**2
+    away = np.hypot(*(motion.positions[:, None] - seen.centroids).transpose(2, 0, 1))
     squares = away**2 / variances
     clear = np.hypot(*known.axes.T)[:, None] * np.hypot(*seen.axes.T)
     costs = (
         np.minimum(squares, _GATE**2) / 2
-        + np.log(variances / _PLACE_SIGMA**2) / 2
+        + np.log(variances / _POSITION_SIGMA**2) / 2
         + _OVERLAP_COST * (1 - overlaps)
         + _AXIS_COST * (clear - known.axes @ seen.axes.T) / 2
         + _AREA_COST * np.abs(known.areas[:, None] - seen.areas)
@@ -322,7 +324,7 @@ def _costs(
 
 def _are_alone(known: Features, seen: Features) -> NDArray[np.bool_]:
     """Return (tracks, instruments) whether both are close, and no others of the class are near."""
-    away = np.hypot(*(known.places[:, None] - seen.places).transpose(2, 0, 1))
+    away = np.hypot(*(known.centroids[:, None] - seen.centroids).transpose(2, 0, 1))
     near = (known.labels[:, None] == seen.labels) & (away < 2 * _CLOSE)
     alone = (near.sum(axis=0) == 1) & (near.sum(axis=1, keepdims=True) == 1)
     return np.asarray(alone & (away < _CLOSE))
@@ -330,24 +332,24 @@ def _are_alone(known: Features, seen: Features) -> NDArray[np.bool_]:
 
 def _are_covered(tracks: _Tracks, seen: Features, size: tuple[int, int]) -> NDArray[np.bool_]:
     """Return (n,) whether instruments are where each track was last seen, or is predicted."""
-    filled = (seen.cells / seen.cells.max(axis=(1, 2), keepdims=True)).sum(axis=0).clip(max=1)
-    known = tracks.features.cells
-    moved = _shift_cells(known, tracks.motion.places - tracks.features.places, size)
+    filled = (seen.masks / seen.masks.max(axis=(1, 2), keepdims=True)).sum(axis=0).clip(max=1)
+    known = tracks.features.masks
+    moved = _shift_masks(known, tracks.motion.positions - tracks.features.centroids, size)
     both = np.stack([known, moved])
     shares = (both * filled).sum(axis=(2, 3)) / np.maximum(both.sum(axis=(2, 3)), 1e-9)
     return np.asarray(shares.max(axis=0) >= _COVERED_SHARE)
 
 
-def _shift_cells(cells: Values, shifts: Values, size: tuple[int, int]) -> Values:
+def _shift_masks(masks: Values, shifts: Values, size: tuple[int, int]) -> Values:
     """Shift coarse masks by whole cells; cells that leave the image are dropped."""
     side = cell_side_px(size)
     steps = np.rint(shifts * size[0] / side).astype(np.intp)
-    moved = cells.copy()
-    for place in np.flatnonzero(steps.any(axis=1)).tolist():
-        right, down = steps[place].tolist()
-        moved[place] = 0
-        target = moved[place, max(0, down) :, max(0, right) :]
-        source = cells[place, max(0, -down) :, max(0, -right) :]
+    moved = masks.copy()
+    for index in np.flatnonzero(steps.any(axis=1)).tolist():
+        right, down = steps[index].tolist()
+        moved[index] = 0
+        target = moved[index, max(0, down) :, max(0, right) :]
+        source = masks[index, max(0, -down) :, max(0, -right) :]
         rows, columns = (min(a, b) for a, b in zip(target.shape, source.shape))
         target[:rows, :columns] = source[:rows, :columns]
     return moved
