@@ -65,8 +65,8 @@ def test_every_parameter_is_on_the_page_as_the_node_declares_it(
     page = text_of(site, 'nodes')
     for row in parameters.TABLE:
         name, kind, default, span, change, description = parameters.cells_of(row)
-        cells = (name, kind, default, span, change, description)
-        assert ' '.join(' '.join(filter(None, cells)).split()) in page, name
+        texts = (name, kind, default, span, change, description)
+        assert ' '.join(' '.join(filter(None, texts)).split()) in page, name
 
 
 def test_the_parameters_of_the_page_are_those_of_the_shipped_file(parameters: ModuleType) -> None:

@@ -30,6 +30,9 @@ PRIVATE: Final = {
     *('slips', 'spoiler', 'Spoiler', 'spoilers', 'take_turns', 'deaf', 'hurry'),
     *('course', 'settled', 'guess', 'look'),
     *('offenders', 'tidied', 'tidying', 'PatientExecutor', 'Rescue', 'Steady', 'steady_mask'),
+    *('passes', 'place', 'places', 'Place', 'Placed', 'trouble', 'troubles', 'strangers'),
+    *('Wander', 'Answer', 'Wholes', 'sighting', 'Sighting', 'complaints', 'companions', 'chance'),
+    *('gape', 'furnish', 'fitted_frames'),
 }
 """Each has another name now, see the changelog; they must not be parts of longer names either."""
 
@@ -42,6 +45,9 @@ KEPT: Final = {
 
 CODED: Final = {'picture', '_picture'}
 """Standards of codecs use the word picture, and so does `evaluation/videos`."""
+
+WHOLE: Final = {'cells'}
+"""Private as a whole name; a part of a longer one may mean a grid's cell."""
 
 PREFIXES: Final = ('see_', 'say_', 'tell_')
 
@@ -57,7 +63,7 @@ def parts(name):
 
 def is_private(name):
     name = name.lstrip('_')
-    if name in PRIVATE or name.startswith(PREFIXES):
+    if name in PRIVATE | WHOLE or name.startswith(PREFIXES):
         return True
     if name in KEPT or name.startswith('test_'):  # the name of a test is a sentence
         return False
@@ -73,8 +79,13 @@ def test_private_words_are_found_within_names():
 
 def names_in(tree):
     """Yield the names that are defined, stored or read, and keyword arguments, with lines."""
+    called = {node.func for node in ast.walk(tree) if isinstance(node, ast.Call)}
     for node in ast.walk(tree):
         match node:
+            case ast.FunctionDef(name='place') | ast.alias(name='place'):
+                pass  # the verb
+            case ast.Name(id='place') | ast.Attribute(attr='place') if node in called:
+                pass
             case ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef():
                 yield node.name, node.lineno
             case ast.arg() | ast.keyword(arg=str()):
@@ -97,6 +108,12 @@ def test_names_are_found_where_they_are_read_too():
     text = 'from a.b import c as d\ne(f.g, h=i)\ntry: j = 1\nexcept K as m: pass'
     found = {name for name, _ in names_in(ast.parse(text))}
     assert found == {'b', 'd', 'e', 'f', 'g', 'h', 'i', 'j', 'K', 'm'}
+
+
+def test_place_is_a_verb():
+    text = 'def place(): pass\nplace()\na.place()'
+    assert 'place' not in {name for name, _ in names_in(ast.parse(text))}
+    assert 'place' in {name for name, _ in names_in(ast.parse('place = a.place'))}
 
 
 @pytest.mark.parametrize('path', SOURCES, ids=lambda path: str(path.relative_to(ROOT)))

@@ -79,12 +79,12 @@ REQUIRED = {'evaluate': '--json', 'evaluate_bag': '--json', 'benchmark': '--json
 
 WRITERS = [name for name, described in VERBS.items() if not described.is_node]
 CASES = {
-    'a folder in its place': ('file',),
-    'a file in its place': ('folder',),
-    'a file in the place of its folder': ('file', 'folder', 'new'),
+    'a folder at its path': ('file',),
+    'a file at its path': ('folder',),
+    'a file at the path of its folder': ('file', 'folder', 'new'),
     'a name too long': ('file', 'folder', 'new'),
     'no room': ('file', 'folder', 'new', 'model'),
-    'a place that takes no files': ('file', 'folder', 'new'),
+    'a path that takes no files': ('file', 'folder', 'new'),
 }
 
 
@@ -144,15 +144,15 @@ def test_an_output_that_cannot_be_written_is_reported_before_any_work(
 ) -> None:
     ending = {'--plot': '.svg', '--output': '.mcap' if name == 'evaluate_bag' else ''}
     path = tmp_path / ('x' * 300 if case == 'a name too long' else 'out')
-    if case == 'a file in the place of its folder':
+    if case == 'a file at the path of its folder':
         (tmp_path / 'file').write_text('mine')
         path = tmp_path / 'file/out'
-    if case == 'a place that takes no files':  # not even of root
+    if case == 'a path that takes no files':  # not even of root
         path = Path('/sys/surgseg_out')
     path = path.with_name(path.name + ending.get(target.option, ''))
-    if case == 'a folder in its place':
+    if case == 'a folder at its path':
         path.mkdir()
-    if case == 'a file in its place':
+    if case == 'a file at its path':
         path.write_text('mine')
     if target.kind == 'model':
         shutil.copytree(model, path)

@@ -80,7 +80,7 @@ def read_series(over_time: Sequence[Mapping[str, Any]]) -> Series:
     :param over_time: `over_time` of a bag, see `results`.
     :return: the arrays.
     """
-    at, is_time = _places(over_time)
+    at, is_time = _indices(over_time)
     truth = _each(over_time, lambda frame: _shown(frame['truth']), _SCORED_COUNT)
     return Series(
         at,
@@ -139,7 +139,7 @@ def _found(labels: Sequence[int] | None) -> float | None:
     return None if labels is None else float(sum(label < 255 for label in labels))
 
 
-def _places(frames: Sequence[Mapping[str, Any]]) -> tuple[Array, bool]:
+def _indices(frames: Sequence[Mapping[str, Any]]) -> tuple[Array, bool]:
     """Return seconds, or frame numbers if the stamps do not measure time."""
     stamps = [frame['stamp_ns'] for frame in frames]
     numbers = np.arange(len(frames), dtype=float)

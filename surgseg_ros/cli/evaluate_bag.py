@@ -237,7 +237,7 @@ def _check_targets(arguments: argparse.Namespace, bags: Sequence[Path]) -> None:
         check_file(arguments.report / FILE_NAME)
     output = arguments.output and arguments.output.resolve()
     if output in [path.resolve() for path in bags]:
-        raise BagError(f'--output {str(output)!r} is where the bags are: choose another place')
+        raise BagError(f'--output {str(output)!r} is where the bags are: choose another path')
     if output:
         (check_new_path if output.suffix == OUTPUT_SUFFIX else check_folder)(output)
     if arguments.work:

@@ -14,19 +14,19 @@ _PACKAGES: Final = ('surgseg_ros', 'tools.end_to_end')
 """Packages whose errors are raised on purpose: this one, and that of `benchmark` in a checkout."""
 
 _REMEDIES: Final[Mapping[int, str]] = {
-    errno.ENOSPC: 'free some space there, or choose another place',
-    errno.EDQUOT: 'your disk quota is used up: remove files there, or choose another place',
+    errno.ENOSPC: 'free some space there, or choose another path',
+    errno.EDQUOT: 'your disk quota is used up: remove files there, or choose another path',
     errno.EFBIG: 'raise the limit of a file (ulimit -f), or choose another file system',
-    errno.EROFS: 'choose another place, or have it mounted for writing',
-    errno.EACCES: 'change its permissions or choose another place',
-    errno.EPERM: 'change its permissions or choose another place',
-    errno.ENOTDIR: 'a file is in the place of a folder: remove it or choose another place',
-    errno.EISDIR: 'a folder is in the place of a file: give the name of a file',
+    errno.EROFS: 'choose another path, or have it mounted for writing',
+    errno.EACCES: 'change its permissions or choose another path',
+    errno.EPERM: 'change its permissions or choose another path',
+    errno.ENOTDIR: 'a file is where a folder is needed: remove it or choose another path',
+    errno.EISDIR: 'a folder has this path: give the path of a file',
     errno.EEXIST: 'remove it or choose another name',
     errno.ENOTEMPTY: 'it is not an empty folder: remove it or name a new one',
     errno.ENOENT: 'check the path',
     errno.ENXIO: 'check the path',
-    errno.ELOOP: 'a link leads back to itself: fix it or choose another place',
+    errno.ELOOP: 'a link leads back to itself: fix it or choose another path',
     errno.ENAMETOOLONG: 'choose a shorter name',
     errno.EMFILE: 'raise the limit of open files (ulimit -n), or use fewer workers',
     errno.ENFILE: 'close other programs: the whole system has too many open files',
@@ -34,9 +34,9 @@ _REMEDIES: Final[Mapping[int, str]] = {
     errno.EAGAIN: 'raise the limit of processes (ulimit -u), or use fewer workers',
     errno.EIO: 'check the disk: see dmesg',
     errno.ESTALE: 'mount the network file system again',
-    errno.EBUSY: 'another program uses it: end that one or choose another place',
-    errno.EXDEV: 'choose a place on one file system',
-    errno.EINVAL: 'the file system there does not support it: choose another name or place',
+    errno.EBUSY: 'another program uses it: end that one or choose another path',
+    errno.EXDEV: 'choose a path on the same file system',
+    errno.EINVAL: 'the file system there does not support it: choose another path',
 }
 
 _MEMORY: Final = 'free some memory: close other programs, or process less at a time'
@@ -56,7 +56,7 @@ _OF_MACHINE: Final = (
     ('bad_alloc', _MEMORY),
     ('failed to map segment', _MEMORY),
     ('cuda error', 'check the device with nvidia-smi, or set the device to cpu'),
-    ('no space left', 'free some space, or choose another place'),
+    ('no space left', 'free some space, or choose another path'),
 )
 """Parts of messages (in lower case) of a library's RuntimeError if the machine is the cause."""
 

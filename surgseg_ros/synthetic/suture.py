@@ -89,16 +89,16 @@ class Needle:
         middle = curve[len(curve) // 2]
         ends = [(curve[-2], curve[-1], _SHARP * self._half), (curve[1], curve[0], self._half)]
         point, tail = (  # the round ends extend the curve
-            (_place(end + half * (end - near) / math.dist(end, near)), _heading(near, end))
+            (_position(end + half * (end - near) / math.dist(end, near)), _heading(near, end))
             for near, end, half in ends
         )
         points = [
             (kinds.NEEDLE_POINT, *point),
             (kinds.NEEDLE_TAIL, *tail),
-            (kinds.NEEDLE_MIDDLE, _place(middle), _heading(curve[0], curve[-1])),
+            (kinds.NEEDLE_MIDDLE, _position(middle), _heading(curve[0], curve[-1])),
         ]
         if fitted:
-            points.append((kinds.NEEDLE_CENTRE, _place(fitted[0]), 0.0))
+            points.append((kinds.NEEDLE_CENTRE, _position(fitted[0]), 0.0))
         if self.has_thread:
             points.append((kinds.NEEDLE_THREAD_END, *points[1][1:]))
         return Truth(labels.NEEDLE, points, radius=fitted[1] if fitted else None)
@@ -166,13 +166,13 @@ class Thread:
         """Return its ends, and its line."""
         kinds, curve = KeypointKind, self._curve(time_s)
         ends = [
-            (kinds.THREAD_END, _place(curve[0]), _heading(curve[1], curve[0])),
-            (kinds.THREAD_END, _place(curve[-1]), _heading(curve[-2], curve[-1])),
+            (kinds.THREAD_END, _position(curve[0]), _heading(curve[1], curve[0])),
+            (kinds.THREAD_END, _position(curve[-1]), _heading(curve[-2], curve[-1])),
         ]
         line = resample(curve)
         steps = np.diff(line, axis=0, append=line[-1:] * 2 - line[-2:-1])
         along = [
-            (kinds.THREAD_LINE, _place(point), math.atan2(step[1], step[0]))
+            (kinds.THREAD_LINE, _position(point), math.atan2(step[1], step[0]))
             for point, step in zip(line, steps)
         ]
         return Truth(labels.THREAD, [*ends, *along])
@@ -200,7 +200,7 @@ class Thread:
         )
 
 
-def _place(point: Points) -> Position:
+def _position(point: Points) -> Position:
     return float(point[0]), float(point[1])
 
 

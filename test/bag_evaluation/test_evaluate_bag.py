@@ -24,7 +24,7 @@ from surgseg_ros.messages.serialization import COMPRESSED_IMAGE, IMAGE, TYPES, h
         (('--output', 'there.mcap'), 'exists already'),
         (('--output', 'folder'), 'must end with .mcap'),
         (('--output', 'masks.db3'), 'must end with .mcap'),
-        (('--json', '.'), 'a folder is in the place of a file'),
+        (('--json', '.'), 'a folder has this path'),
         (('--report', 'there.mcap'), 'there.mcap/report.html: Not a directory'),
         (('--device', 'tpu'), "device is 'tpu'"),
         (('--model', 'nowhere'), 'nowhere'),

@@ -53,8 +53,8 @@ def _raise(error: BaseException) -> Callable[[], Any]:
 REPORTED: dict[str, tuple[Callable[[], Any], str]] = {
     'no room': (_full, 'No space left on device; free some space'),
     'no folder': (_write('/nowhere/x'), '/nowhere/x: No such file or directory; check the path'),
-    'a folder': (_write('/'), '/: Is a directory; a folder is in the place of a file'),
-    'in a file': (_write('/dev/null/x'), '/dev/null/x: Not a directory; a file is in the place'),
+    'a folder': (_write('/'), '/: Is a directory; a folder has this path'),
+    'in a file': (_write('/dev/null/x'), '/dev/null/x: Not a directory; a file is where'),
     'long': (_write('/' + 'x' * 300), 'File name too long; choose a shorter name'),
     'files': (_too_many, '/dev/null: Too many open files; raise the limit of open files'),
     'read-only': (_raise(OSError(errno.EROFS, os.strerror(errno.EROFS), 'x')), 'x: Read-only'),

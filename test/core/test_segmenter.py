@@ -165,17 +165,17 @@ def test_confidence_is_computed_in_the_roi(painter: Segmenter) -> None:
 
 def test_images_of_different_sizes_share_a_forward_pass(painter: Segmenter) -> None:
     """A batch gives each image the result it gets alone, with its own roi and size."""
-    passes = []
+    sizes = []
 
     class Counted(Painter):
         def __call__(self, inputs: Tensor) -> Tensor:
-            passes.append(len(inputs))
+            sizes.append(len(inputs))
             return super().__call__(inputs)
 
     images = [scene(200, 300)[0], scene(90, 70)[0], scene(200, 300)[0][::-1]]
     rois = [None, None, Roi(40, 30, 201, 111)]
     together = Segmenter(painter.spec, Counted()).segment_all(images, rois, confidence=True)
-    assert passes == [3]
+    assert sizes == [3]
     for image, roi, result in zip(images, rois, together, strict=True):
         alone = painter.segment(image, roi=roi, confidence=True)
         assert np.array_equal(result.mask, alone.mask)

@@ -36,7 +36,7 @@ def pair(first=None, second=None, rectified=True):
 
 
 @pytest.fixture
-def places_m():
+def positions_m():
     random = np.random.default_rng(0)
     return random.uniform([-0.05, -0.03, 0.09], [0.05, 0.03, 0.15], (50, 3))
 
@@ -49,12 +49,12 @@ def places_m():
         ('equidistant', [0.05, -0.01, 0.002, 0.0]),
     ],
 )
-def test_points_of_raw_images_are_triangulated(places_m, model, d):
+def test_points_of_raw_images_are_triangulated(positions_m, model, d):
     """Both cameras have distortion, a rotation and their own principal points."""
     turns = [cv2.Rodrigues(np.array(turn))[0] for turn in ([0.01, -0.02, 0.0], [0.0, 0.03, 0.01])]
     infos, images = [], []
     for camera, (turn, centre_x) in enumerate(zip(turns, (959.5, 990.0))):
-        seen = places_m - [camera * BASELINE_M, 0, 0]  # in the rectified camera
+        seen = positions_m - [camera * BASELINE_M, 0, 0]  # in the rectified camera
         raw = np.ascontiguousarray((seen @ turn)[:, None])
         project = cv2.fisheye.projectPoints if model == 'equidistant' else cv2.projectPoints
         images.append(project(raw, np.zeros(3), np.zeros(3), K, np.array(d))[0].reshape(-1, 2))
@@ -64,12 +64,12 @@ def test_points_of_raw_images_are_triangulated(places_m, model, d):
     first, second = (calibration.rectify(camera, seen) for camera, seen in enumerate(images))
     np.testing.assert_allclose(first[:, 1], second[:, 1], atol=0.1)
     found = [calibration.position_m(a, a[0] - b[0]) for a, b in zip(first, second)]
-    np.testing.assert_allclose(found, places_m, atol=6e-4)
+    np.testing.assert_allclose(found, positions_m, atol=6e-4)
 
 
-def test_points_of_rectified_images_are_unchanged(places_m):
+def test_points_of_rectified_images_are_unchanged(positions_m):
     calibration = pair()
-    points = places_m[:, :2] * 1e4
+    points = positions_m[:, :2] * 1e4
     for camera in (0, 1):
         np.testing.assert_array_equal(calibration.rectify(camera, points), points)
     assert calibration.rectify(0, np.empty((0, 2))).shape == (0, 2)

@@ -29,10 +29,10 @@ def test_calls_again_after_a_period():
 
 
 def test_continues_after_an_exception_of_a_call():
-    complaints, complained = [], threading.Semaphore(0)
+    warnings, complained = [], threading.Semaphore(0)
 
     def complain(error):
-        complaints.append(str(error))
+        warnings.append(str(error))
         complained.release()
 
     def fail():
@@ -44,7 +44,7 @@ def test_continues_after_an_exception_of_a_call():
     ticker.soon()
     assert complained.acquire(timeout=60)
     ticker.stop()
-    assert set(complaints) == {'this time'}
+    assert set(warnings) == {'this time'}
 
 
 def test_calls_nothing_if_stopped_before_it_is_started():

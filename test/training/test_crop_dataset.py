@@ -33,9 +33,9 @@ def frames(images, masks):
 def test_each_epoch_has_every_frame_once_in_another_order():
     crops = CropDataset(numbered(), PLAIN, (32, 32), seed=1)
     shown = [int(crops[n][0][0, 0, 0]) for n in range(18)]
-    passes = [tuple(shown[start : start + 6]) for start in (0, 6, 12)]
-    assert all(sorted(one) == [0, 1, 2, 3, 4, 5] for one in passes)
-    assert len(set(passes)) > 1
+    epochs = [tuple(shown[start : start + 6]) for start in (0, 6, 12)]
+    assert all(sorted(one) == [0, 1, 2, 3, 4, 5] for one in epochs)
+    assert len(set(epochs)) > 1
 
 
 def test_a_view_depends_only_on_seed_and_number():
