@@ -92,7 +92,7 @@ def test_lost_messages_are_reported(make):
         ground_truth=truths,
         frames_by_stamp={'zero': 41, 'equal': 42, 'backward': 43},
         damage='the end is cut off',
-        unmatched=51,
+        **{'strangers': 51},
     )
     _, page = make(result({'one': bag, 'two': made_bag()}, unreadable={'three': 'is no bag'}))
     for number in (21, 22, 23, 31, 32, 33, 41, 42, 43, 51):

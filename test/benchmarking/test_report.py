@@ -31,7 +31,7 @@ FACTS = {
 MS = {'p50': 1.0, 'p95': 2.0, 'p99': 30.04}
 
 
-def texts(line: str) -> list[str]:
+def columns(line: str) -> list[str]:
     return [cell.strip() for cell in line.strip('|').split('|')]
 
 
@@ -64,7 +64,7 @@ def test_cost_by_pixels_and_cameras_is_beside_its_floor() -> None:
         **{'rounds': 37, 'rounds_wanted': 100},
     }
     lines = table({'table': [row], **FACTS}).splitlines()
-    assert texts(lines[2]) == [
+    assert columns(lines[2]) == [
         *('1000x1000', '2', '0.50', '0.60', '0.70', '1.00', '2.00', '30.0'),
         *('1.00', '50.0', '20.0', '20.0'),
     ]
@@ -84,8 +84,8 @@ def test_all_variants_their_counts_memory_and_ratios_are_reported() -> None:
         **{name: {'rest': 3.0, 'latency': 4.0} for name in ('ratio', 'ratio_no_profile')},
     }
     text = table(report)
-    heads = texts(text.splitlines()[0])
-    (plain,) = [texts(line) for line in text.splitlines() if line.startswith('| plain | 1.00 |')]
+    heads = columns(text.splitlines()[0])
+    (plain,) = [columns(line) for line in text.splitlines() if line.startswith('| plain | 1.00 |')]
     assert len(plain) == len(heads)
     assert plain[heads.index('overwritten unread')] == '5'
     assert 'takes 3.0 times as long for the rest, and 4.0 times' in text
