@@ -148,3 +148,10 @@ def test_a_former_name_still_works_and_names_the_present_one() -> None:
         former = surgseg_ros.least_distances
     assert former is surgseg_ros.min_distances
     assert 'least_distances' not in dir(surgseg_ros)
+
+
+def test_a_former_attribute_of_a_keypoint_still_works() -> None:
+    point = surgseg_ros.Keypoint(surgseg_ros.KeypointKind.TIP, 3.0, 4.0)
+    with pytest.warns(DeprecationWarning, match='Keypoint.place is now xy_px'):
+        former = getattr(point, 'place')  # noqa: B009 - no code uses it as a name
+    assert former.tolist() == point.xy_px.tolist() == [3.0, 4.0]
