@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from surgseg_ros.core.cuda import MIN_AGREEMENT
 from surgseg_ros.core.preprocessing import RgbArray
-from surgseg_ros.core.runtimes.graphs import MIN_AGREEMENT
 from surgseg_ros.core.segmentation import GridConfidence, Roi, Segmentation
 
 

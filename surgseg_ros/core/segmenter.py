@@ -17,9 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from surgseg_ros.core.cuda import MAX_IN_FLIGHT, BatchesInFlight, Completed, Graphs, cuda_streams
 from surgseg_ros.core.errors import describe
 from surgseg_ros.core.image_batch import ImageBatch, agree, is_same
-from surgseg_ros.core.in_flight import MAX_IN_FLIGHT, BatchesInFlight, Completed, cuda_streams
 from surgseg_ros.core.labels import CLASS_COUNT
 from surgseg_ros.core.model_folder import (
     DEFAULT_MODEL,
@@ -31,7 +31,6 @@ from surgseg_ros.core.model_folder import (
 from surgseg_ros.core.postprocessing import instruments_in
 from surgseg_ros.core.preprocessing import RgbArray, StagedTransfer, place, prepare, transfer_to
 from surgseg_ros.core.runtimes import AUTO, Options, Runtime, TorchRuntime, load_runtime
-from surgseg_ros.core.runtimes.graphs import Graphs
 from surgseg_ros.core.segmentation import Roi, Segmentation
 from surgseg_ros.core.self_test import check_self_test, draw
 from surgseg_ros.core.timing import CudaStopwatch, Stopwatch, stopwatch

@@ -14,8 +14,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from surgseg_ros.core.cuda import Capture, Graph, Graphs
 from surgseg_ros.core.image_batch import agree
-from surgseg_ros.core.runtimes.graphs import Capture, Graph, Graphs
 from surgseg_ros.core.segmenter import Segmenter
 
 Function = Callable[[Sequence[Tensor]], Sequence[Tensor]]

@@ -20,7 +20,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from surgseg_ros.core.in_flight import MAX_IN_FLIGHT, BatchesInFlight, Completed, Streams
+from surgseg_ros.core.cuda import MAX_IN_FLIGHT, BatchesInFlight, Completed, Streams
 from surgseg_ros.core.preprocessing import StagedTransfer
 from surgseg_ros.core.segmentation import Roi
 from surgseg_ros.core.segmenter import Segmenter

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from surgseg_ros.core.cuda import Graphs
 from surgseg_ros.core.labels import CLASS_COUNT
 from surgseg_ros.core.model_folder import ModelError, ModelSpec, read_weights
 from surgseg_ros.core.runtimes.base import AUTO, TORCH_PRECISIONS, Options, choose_device
-from surgseg_ros.core.runtimes.graphs import Graphs
 
 _FIXED_OPTIONS: Final = {
     'self',
