@@ -315,7 +315,7 @@ class FrameAccumulator:
             if problem['cause'] != UNUSABLE
         ]
         reasons += [self.damage] if self.damage else []
-        raise BagError(f'nothing of bag {str(bag)!r} was evaluated: {"; ".join(reasons)}')
+        raise BagError(f'bag {str(bag)!r} was not evaluated: {"; ".join(reasons)}')
 
     @property
     def mask_sha256(self) -> str:

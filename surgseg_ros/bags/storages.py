@@ -117,11 +117,11 @@ class McapFile:
         """Find start and end of the messages, and read the summary after them."""
         file = self._file()
         if file.read(len(MCAP_MAGIC)) != MCAP_MAGIC:
-            raise ValueError('it does not begin as an MCAP file does')
+            raise ValueError('it does not start with the magic bytes of MCAP')
         footer_at = file.seek(-_FOOTER.size, 2)
         *head, summary_at, _, checksum, magic = _FOOTER.unpack(file.read(_FOOTER.size))
         if tuple(head) != _FOOTER_HEAD or magic != MCAP_MAGIC:
-            raise ValueError('it does not end as an MCAP file does')
+            raise ValueError('it does not end with the magic bytes of MCAP')
         self._data_end = summary_at or footer_at
         if not self._data_start <= self._data_end <= footer_at:
             raise ValueError('the footer is damaged')

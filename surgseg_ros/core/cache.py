@@ -163,7 +163,7 @@ def _read_own(path: Path) -> bytes:
 
 
 def _discard(path: Path, reason: str) -> None:
-    _LOG.warning('%s is not used (%s), and made again', path, reason)
+    _LOG.warning('%s is ignored (%s), and will be made again', path, reason)
     with contextlib.suppress(OSError):
         path.unlink()
 

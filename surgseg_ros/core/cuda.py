@@ -129,7 +129,7 @@ class Graphs:
         except RuntimeError as error:
             self.failure = first_line(error)
         self._graphs.clear()
-        _LOG.warning('without CUDA graphs, and so slower: %s', self.failure)
+        _LOG.warning('CUDA graphs are disabled, which is slower: %s', self.failure)
 
 
 class Capture:

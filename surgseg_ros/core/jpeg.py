@@ -190,7 +190,7 @@ class _Reader:
         """Read the whole file; see `read_segments`."""
         offset = len(START)
         if not self._data.startswith(START):
-            raise self._wrong('it does not begin like one')
+            raise self._wrong('it does not start with a JPEG marker')
         while True:
             offset, marker = self._next_marker(offset)
             if marker == _EOI:
@@ -348,7 +348,7 @@ class _Reader:
         if frame is None:
             raise self._wrong('it has no image')
         if any(precision.any() for precision in self._precision.values()):
-            raise self._wrong(f'scans are missing behind the {self._scans} that are there')
+            raise self._wrong(f'the scans after the first {self._scans} are missing')
         data = b''.join((*self._parts, b'\xff\xd9'))
         return EncodedImage(data, frame.height, frame.width, len(frame.sampling) == 1)
 

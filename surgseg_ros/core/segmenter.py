@@ -314,7 +314,7 @@ class Segmenter:
 
     def _disable_in_flight(self, reason: str) -> None:
         self._in_flight = None
-        _LOG.warning('images are processed one after another, and so slower: %s', reason)
+        _LOG.warning('images are processed one at a time, which is slower: %s', reason)
 
     def _replay(
         self, images: Sequence[Tensor], confidence: bool, grid_confidence: bool
@@ -360,8 +360,8 @@ class Segmenter:
         expected = (len(batch), CLASS_COUNT, *self.spec.input_size)
         if logits.shape != expected:
             raise ModelError(
-                f'the network of {self.spec.name!r} gives {tuple(logits.shape)} logits, expected '
-                f'{expected}: its options do not fit its input_size'
+                f'the network of {self.spec.name!r} returns {tuple(logits.shape)} logits, '
+                f'expected {expected}: its options are incompatible with input_size'
             )
         return logits
 
@@ -377,8 +377,8 @@ class Segmenter:
         """Reject NaN and infinity, whose argmax would look like a decision."""
         if not np.isfinite(sums).all():
             raise ArithmeticError(
-                f'the network of {self.spec.name!r} gives NaN or infinite logits: check the model '
-                'folder, and the memory of the device'
+                f'the network of {self.spec.name!r} returns NaN or infinite logits: check the '
+                'model folder, and the memory of the device'
             )
 
 

@@ -111,7 +111,7 @@ def _read(pair: LabelledImage) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         )
     if truth.min() == NO_DECISION:
         raise FrameError(
-            f'{pair.mask}: is {NO_DECISION} (not labelled) all over: label it, or remove it and '
+            f'{pair.mask}: is {NO_DECISION} (not labelled) everywhere: label it, or remove it and '
             'its image'
         )
     return image, truth

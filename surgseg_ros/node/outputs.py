@@ -391,4 +391,6 @@ class StereoOutput:
         self.state = reason
         if reason not in self._reported and len(self._reported) < _MAX_REPORTED:
             self._reported.add(reason)
-            self._node.get_logger().warning(f'nothing on detections_3d: {reason} (reported once)')
+            self._node.get_logger().warning(
+                f'detections_3d is not published: {reason} (reported once)'
+            )

@@ -140,7 +140,7 @@ def _trainer(config: TrainConfig, run: Path) -> lightning.Trainer:
     except ValueError as error:
         raise ConfigError(str(error)) from error
     if accelerator == 'cpu' and config.precision == 'float16':
-        raise ConfigError("precision is 'float16', which does not train on a CPU: use bfloat16")
+        raise ConfigError("precision is 'float16', which a CPU cannot train with: use bfloat16")
     precision = trained_precision(config.precision, accelerator)
     if precision != config.precision:
         _report_precision(precision, config.precision)
@@ -185,7 +185,7 @@ def trained_precision(precision: str, device: str) -> str:
 @rank_zero_only
 def _report_precision(precision: str, requested: str) -> None:
     _LOG.warning(
-        'this CPU has no instructions for %s, and trains in %s instead', requested, precision
+        'this CPU has no instructions for %s: training in %s instead', requested, precision
     )
 
 

@@ -140,7 +140,7 @@ def test_if_every_image_is_rejected_nothing_is_written(
     more = ('--report', tmp_path / 'report', *arguments)
     assert evaluate('--bag', tmp_path / 'bag', *targets, *more) == 2
     error = capsys.readouterr().err
-    assert f"nothing of bag 'bag' was evaluated: topic '{IMAGES}' has 2 rejected images" in error
+    assert f"bag 'bag' was not evaluated: topic '{IMAGES}' has 2 rejected images" in error
     assert expected in error
     assert [path.name for path in tmp_path.iterdir()] == ['bag']
 
@@ -221,7 +221,7 @@ def test_several_bags_some_of_them_without_images(
     found = json.loads((tmp_path / 'a.json').read_text())
     assert list(found['bags']) == ['good']
     assert text in found['unreadable']['bad']
-    assert "bad: nothing of bag 'bad' was evaluated" in capsys.readouterr().err
+    assert "bad: bag 'bad' was not evaluated" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / 'masks').iterdir()] == ['good.mcap']
 
 
@@ -231,6 +231,6 @@ def test_several_bags_all_without_images(tmp_path, write_rejected, evaluate, cap
     targets = ('--output', tmp_path / 'masks', '--json', tmp_path / 'a.json')
     assert evaluate('--bag', tmp_path / 'bags', *targets) == 2
     error = capsys.readouterr().err
-    assert "nothing of bag 'one' was evaluated" in error
-    assert "nothing of bag 'two' was evaluated" in error
+    assert "bag 'one' was not evaluated" in error
+    assert "bag 'two' was not evaluated" in error
     assert [path.name for path in tmp_path.iterdir()] == ['bags']

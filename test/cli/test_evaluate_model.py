@@ -108,7 +108,7 @@ def test_several_sets_are_scored_separately(model, labelled, tmp_path):
     [
         (np.zeros((50, 71), np.uint8), 'masks/a.png: is 71x50, '),
         (np.full((50, 70), 11, np.uint8), 'masks/a.png: holds the value 11, expected 0 to 9 or'),
-        (np.full((50, 70), 255, np.uint8), 'masks/a.png: is 255 (not labelled) all over'),
+        (np.full((50, 70), 255, np.uint8), 'masks/a.png: is 255 (not labelled) everywhere'),
         (np.zeros((50, 70, 3), np.uint8), 'masks/a.png: is an 8-bit colour PNG'),
     ],
 )

@@ -51,7 +51,7 @@ def test_a_damaged_entry_is_reported_and_removed(
     path = cache.folder / 'a.entry'
     path.write_bytes(damage(path.read_bytes()))
     assert cache.read('a') is None
-    assert f'{path} is not used (it is damaged), and made again' in caplog.text
+    assert f'{path} is ignored (it is damaged), and will be made again' in caplog.text
     assert not path.exists()
 
 
@@ -79,7 +79,7 @@ def test_rejects_an_entry_that_is_too_large(
     cache.write('a', ENTRY)
     monkeypatch.setattr(module, '_LARGEST_BYTES', 100)
     assert cache.read('a') is None
-    assert 'bytes), and made again' in caplog.text
+    assert 'bytes), and will be made again' in caplog.text
 
 
 def test_removes_the_least_recently_used_entries(cache: Cache) -> None:

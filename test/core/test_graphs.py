@@ -103,7 +103,9 @@ def test_a_replay_with_other_results_is_not_used(
         (result,) = graphs.run(doubled, [numbers(7, seed)])
         assert torch.equal(result, 2 * numbers(7, seed))
     assert graphs.failure == 'a replay gave other results'
-    assert caplog.messages == ['without CUDA graphs, and so slower: a replay gave other results']
+    assert caplog.messages == [
+        'CUDA graphs are disabled, which is slower: a replay gave other results'
+    ]
 
 
 def test_masks_must_be_equal_and_confidences_almost() -> None:
@@ -132,7 +134,7 @@ def test_without_a_capture_the_function_runs_as_it_is(caplog: pytest.LogCaptureF
         assert torch.equal(result, 2 * numbers(7, seed))
     assert graphs.failure
     (message,) = caplog.messages
-    assert message == f'without CUDA graphs, and so slower: {graphs.failure}'
+    assert message == f'CUDA graphs are disabled, which is slower: {graphs.failure}'
 
 
 def test_a_segmenter_replays_from_image_to_mask(

@@ -258,7 +258,7 @@ def test_without_the_same_results_nothing_is_in_flight(
     caplog.set_level(logging.WARNING)  # libraries that other tests import raise the root logger's
     segmenter = with_batches_in_flight(tiny_model, Device(at_once=True), spoil)
     assert segmenter.max_in_flight == 1
-    assert caplog.messages == [f'images are processed one after another, and so slower: {reason}']
+    assert caplog.messages == [f'images are processed one at a time, which is slower: {reason}']
 
 
 @pytest.mark.parametrize('late', [True, False])

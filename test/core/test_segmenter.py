@@ -292,5 +292,5 @@ def test_logits_that_are_not_finite_are_not_background(value: float) -> None:
 
     segmenter = Segmenter(ModelSpec(name='sick', input_size=(64, 96)), NotANumber())
     for images in (1, 2):
-        with pytest.raises(ArithmeticError, match="'sick' gives NaN or infinite logits"):
+        with pytest.raises(ArithmeticError, match="'sick' returns NaN or infinite logits"):
             segmenter.segment_all([scene(48, 64)[0]] * images)

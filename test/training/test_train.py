@@ -151,7 +151,7 @@ def test_a_cpu_without_bfloat16_trains_in_float32_and_reports_it(
     run = ['--config', str(config), 'precision=bfloat16']
     assert main([*run, 'steps=1']) == 0
     (message,) = [text for text in caplog.messages if 'instructions' in text]
-    assert message == 'this CPU has no instructions for bfloat16, and trains in float32 instead'
+    assert message == 'this CPU has no instructions for bfloat16: training in float32 instead'
     spec = json.loads((tmp_path / 'model/model.json').read_text())
     assert spec['training']['recipe']['precision'] == 'float32'
 
