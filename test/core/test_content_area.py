@@ -106,8 +106,8 @@ def test_finds_the_image_of_a_da_vinci_within_1080p():
 @pytest.mark.parametrize('seed', range(50))
 def test_a_scene_without_borders_has_none(seed):
     scene = Scene(seed, (144, 256))
-    window = scene._camera.window
-    scene._camera.window = None
+    window = scene._camera.content_mask
+    scene._camera.content_mask = None
     image = np.ascontiguousarray(scene.frame(0).image)
     assert find_content(image) is None
     if window is not None:  # a disk, or a narrower field
