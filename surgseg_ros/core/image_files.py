@@ -264,8 +264,8 @@ def encode_png(image: NDArray[np.uint8], compression: int = 1) -> NDArray[np.uin
     """
     Encode an image or a mask.
 
-    By default, OpenCV 5 tries all filters in each row. With one of them, a mask of 720p takes 1.6
-    ms instead of 5.6, and files are larger by up to 6 %.
+    By default, OpenCV 5 tries all filters in each row, which takes three times as long. A mask
+    needs none: its runs of equal pixels are short to write, and take half of the time and space.
 
     :param image: (H, W, 3) uint8 RGB, or (H, W) uint8.
     :param compression: level of zlib, 0 to 9.
@@ -273,7 +273,9 @@ def encode_png(image: NDArray[np.uint8], compression: int = 1) -> NDArray[np.uin
     """
     planes = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
     settings = [cv2.IMWRITE_PNG_COMPRESSION, compression]
-    names = 'IMWRITE_PNG_FILTER', 'IMWRITE_PNG_FILTER_UP'
+    if image.ndim == 2:
+        settings += [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE]
+    names = 'IMWRITE_PNG_FILTER', f'IMWRITE_PNG_FILTER_{"UP" if image.ndim == 3 else "NONE"}'
     if all(hasattr(cv2, name) for name in names):  # not in early versions
         settings += [getattr(cv2, name) for name in names]
     _, encoded = cv2.imencode('.png', planes, settings)

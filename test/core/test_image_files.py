@@ -306,8 +306,18 @@ def test_a_png_is_complete():
     assert np.array_equal(decode_mask(encode_png(drawn_mask()).tobytes()), drawn_mask())
 
 
-@pytest.mark.skipif(
+HAS_FILTER = pytest.mark.skipif(
     not hasattr(cv2, 'IMWRITE_PNG_FILTER'), reason='this OpenCV has no setting for the filter'
 )
+
+
+@HAS_FILTER
 def test_a_png_takes_one_filter():
     assert len(filters_of(encode_png(drawn_mask()).tobytes())) == 1
+
+
+@HAS_FILTER
+def test_runs_of_equal_pixels_are_short_in_a_png():
+    mask = np.repeat(np.random.default_rng(0).integers(0, 10, (200, 20), np.uint8), 20, axis=1)
+    default = cv2.imencode('.png', mask, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1]
+    assert len(encode_png(mask)) < 0.7 * len(default)
