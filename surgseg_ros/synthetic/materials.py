@@ -10,13 +10,15 @@ import cv2
 import numpy as np
 from numpy.random import Generator
 
-from surgseg_ros.synthetic.drawing import Points, Shader, Sprite
+from surgseg_ros.synthetic.drawing import Image, Points, Shader, Sprite
 from surgseg_ros.synthetic.noise import (
     FloatImage,
     fractal_noise,
+    mix,
     rgb,
     smooth_noise,
     smoothstep,
+    soften,
     spawn_rng,
 )
 
@@ -71,7 +73,7 @@ def rod(rng: Generator, gloss: Gloss, rings: Sequence[tuple[float, float, float]
             lane = (across * 230 + 256 + 9 * np.sin(along * waves[0])).astype(int) & 511
             light = light * (1 + grain[lane] * (0.6 + 0.4 * np.sin(along * waves[1] + across * 5)))
         for start, stop, factor in rings:
-            light = np.where((along >= start) & (along < stop), light * factor, light)
+            np.multiply(light, factor, out=light, where=(along >= start) & (along < stop))
         glint = np.exp(-gloss.sharp * (across - gloss.side) ** 2) * gloss.shine
         return np.asarray(light * base + glint * light, np.float32)
 
@@ -144,21 +146,23 @@ class Relief:
 
     def plate(self, outline: Points, height: float, bevel: float) -> None:
         """Add a plate with rounded edges on top; its height is in units."""
-        inside = self._fill(outline)
+        area, inside = self._fill(outline)
         rise = cv2.distanceTransform(inside, cv2.DIST_L2, 3) / max(1.0, bevel * self._pixels)
         rounded = np.sqrt(1 - (1 - np.minimum(rise, 1)) ** 2) * height
         chosen = inside > 0
-        level = float(np.median(self._height[chosen])) if chosen.any() else 0.0
-        self._height[chosen] = level + rounded[chosen]
-        self._cover[chosen] = 255
+        level = float(np.median(self._height[area][chosen])) if chosen.any() else 0.0
+        self._height[area][chosen] = level + rounded[chosen]
+        self._cover[area][chosen] = 255
 
     def barrel(self, outline: Points, radius: float, middle: float = 0.0) -> None:
         """Add a part of a cylinder along x, whose axis is at y = `middle`."""
-        chosen = self._fill(outline) > 0
+        area, inside = self._fill(outline)
+        chosen = inside > 0
         rows = (np.arange(self._height.shape[0]) + 0.5) / self._pixels - self.origin[1] - middle
         curve = np.sqrt(np.maximum(0, radius**2 - rows**2)).astype(np.float32)
-        self._height[chosen] = np.broadcast_to(curve[:, None], chosen.shape)[chosen]
-        self._cover[chosen] = 255
+        curves = np.broadcast_to(curve[:, None], self._height.shape)
+        self._height[area][chosen] = curves[area][chosen]
+        self._cover[area][chosen] = 255
 
     def disk(
         self, centre: tuple[float, float], radius: float, height: float, bevel: float
@@ -170,13 +174,15 @@ class Relief:
 
     def dark(self, outline: Points, factor: float) -> None:
         """Darken an area: a slot, a groove, a hole that shows no tissue."""
-        self._tint[self._fill(outline) > 0] *= factor
+        area, inside = self._fill(outline)
+        self._tint[area][inside > 0] *= factor
 
     def cut(self, outline: Points) -> None:
         """Cut a hole through which what is below is visible; it has the part's class."""
-        hole = (self._fill(outline) > 0) & (self._cover > 0)
-        self._cover[hole] = 0
-        self._holes[hole] = 255
+        area, inside = self._fill(outline)
+        hole = (inside > 0) & (self._cover[area] > 0)
+        self._cover[area][hole] = 0
+        self._holes[area][hole] = 255
 
     def finish(
         self, texture: FloatImage, label: int, rough: float = 0.02, blood: float = 0.0
@@ -191,7 +197,7 @@ class Relief:
         :return: the sprite.
         """
         area = (self._height.shape[0] / self._pixels, self._height.shape[1] / self._pixels)
-        heights = cv2.GaussianBlur(self._height, (0, 0), 0.004 * self._pixels) * self._pixels
+        heights = soften(self._height, 0.004 * self._pixels) * self._pixels
         slopes = [cv2.Sobel(heights, cv2.CV_32F, *axis, scale=1 / 8) for axis in ((1, 0), (0, 1))]
         length = np.sqrt(1 + slopes[0] ** 2 + slopes[1] ** 2)
         scratches = smooth_noise(spawn_rng(self.rng), area, self._pixels, (160, 22)) * rough
@@ -199,23 +205,30 @@ class Relief:
         colour = cv2.remap(texture, maps[0].astype(np.float32), maps[1].astype(np.float32), 1)
         colour = colour * rgb(self._tint * (1 + 2 * scratches))
         stain = fractal_noise(self.rng, area, self._pixels, 18, 3)
-        share = rgb(smoothstep(stain, 2.2 - 3 * blood, 2.7 - 3 * blood)) * 0.7
-        colour = colour * (1 - share) + share * np.array(BLOOD, np.float32)
+        share = smoothstep(stain, 2.2 - 3 * blood, 2.7 - 3 * blood) * np.float32(0.7)
+        colour = mix(colour, BLOOD, share)
         return self._sprite(np.asarray(np.clip(colour, 0, 255), np.float32), label)
 
     def _sprite(self, colour: FloatImage, label: int) -> Sprite:
-        cover = self._cover.astype(np.float32)[..., None] / 255
-        full = np.concatenate([colour * cover, cover * 255], axis=-1)
-        size = (full.shape[1] // self.fine, full.shape[0] // self.fine)
-        small = cv2.resize(full, size, interpolation=cv2.INTER_AREA)
-        rgba = np.rint(small).astype(np.uint8)
+        colour *= rgb(self._cover.astype(np.float32) / np.float32(255))
+        size = (self._cover.shape[1] // self.fine, self._cover.shape[0] // self.fine)
+        small = [
+            cv2.resize(plane, size, interpolation=cv2.INTER_AREA)
+            for plane in (colour, self._cover.astype(np.float32))
+        ]
+        rgba = np.rint(np.dstack(small)).astype(np.uint8)
         if not self._holes.any():
             return Sprite(rgba, self.origin, self.scale_px, label)
         whole = cv2.resize(self._cover | self._holes, size, interpolation=cv2.INTER_AREA)
         return Sprite(rgba, self.origin, self.scale_px, label, np.asarray(whole, np.uint8))
 
-    def _fill(self, outline: Points) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    def _fill(self, outline: Points) -> tuple[tuple[slice, slice], Image]:
+        """Return the part of the area around a polygon, and what of the part is inside it."""
         fixed = np.rint(((outline + self.origin) * self._pixels - 0.5) * 16).astype(np.int32)
-        inside = np.zeros(self._height.shape, np.uint8)
-        cv2.fillPoly(inside, [fixed], (255,), cv2.LINE_8, 4)
-        return inside
+        last = np.array(self._cover.shape[::-1], np.int32) - 1
+        left, top = corner = np.clip(fixed.min(axis=0) // 16 - 1, 0, last)
+        right, bottom = np.maximum(fixed.max(axis=0) // 16 + 3, corner + 1)
+        area = np.s_[top:bottom, left:right]
+        inside = np.zeros_like(self._cover[area])
+        cv2.fillPoly(inside, [fixed - 16 * corner], (255,), cv2.LINE_8, 4)
+        return area, inside

@@ -60,6 +60,21 @@ def enlarge(values: FloatImage, size: tuple[int, int]) -> FloatImage:
     return np.asarray(cv2.blur(cv2.blur(large, box), box), np.float32)
 
 
+def soften(values: FloatImage, sigma_px: float) -> FloatImage:
+    """
+    Apply a Gaussian blur, a broad one at a lower resolution, where it takes a tenth of the time.
+
+    :param values: (H, W) float32.
+    :param sigma_px: standard deviation in pixels.
+    :return: (H, W) float32.
+    """
+    shrink = 4 if sigma_px > 16 else 2 if sigma_px > 8 else 1
+    size = [math.ceil(side / shrink) for side in values.shape]
+    small = cv2.resize(values, size[::-1], interpolation=cv2.INTER_AREA)
+    soft = cv2.GaussianBlur(small, (0, 0), sigma_px / shrink)
+    return np.asarray(cv2.resize(soft, values.shape[::-1]), np.float32)
+
+
 def fractal_noise(
     rng: Generator,
     extent: tuple[float, float],

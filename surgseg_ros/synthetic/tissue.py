@@ -19,6 +19,7 @@ from surgseg_ros.synthetic.noise import (
     slight_drift,
     smooth_noise,
     smoothstep,
+    soften,
     spawn_rng,
 )
 from surgseg_ros.synthetic.truth import Position
@@ -144,7 +145,7 @@ def _spread(grid: FloatImage, view: View) -> FloatImage:
     ]
     top, left = (round(side / count) for side, count in zip(size, grid.shape))
     spread = cv2.resize(grid, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
-    return np.ascontiguousarray(spread[top : top + view.height, left : left + view.width])
+    return np.asarray(spread[top : top + view.height, left : left + view.width], np.float32)
 
 
 def _texture(rng: Generator, view: View) -> Image:
@@ -326,7 +327,7 @@ def _film(
 ) -> FloatImage:
     """Find the broad, smooth highlights of a film of liquid: (H, W), 0 to 1."""
     sigma = float(rng.uniform(0.006, 0.025)) * scale
-    soft = [cv2.GaussianBlur(slope, (0, 0), sigma) for slope in slopes]
+    soft = [soften(slope, sigma) for slope in slopes]
     away = (soft[0] - aim[0]) ** 2 + (soft[1] - aim[1]) ** 2
     shine = np.exp(-away * np.float32(np.exp(rng.uniform(4, 6.5))))
     return np.asarray(shine * np.float32(rng.uniform(0.5, 1.3)), np.float32)
@@ -351,7 +352,7 @@ def _lit(
     facing = (1 - light[0] * slopes[0] - light[1] * slopes[1]) / (
         length * math.hypot(1, *map(float, light))
     )
-    hollow = cv2.GaussianBlur(height, (0, 0), 0.03 * scale) - height
+    hollow = soften(height, 0.03 * scale) - height
     shade = 0.30 + 0.78 * np.clip(facing, 0, 1) ** 1.3
     shade *= 1 - 0.42 * smoothstep(hollow, 0.0, 0.035)
     near = height - np.float32(np.median(height))

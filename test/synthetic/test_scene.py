@@ -19,8 +19,9 @@ from surgseg_ros.core.labels import (
     WRIST,
 )
 from surgseg_ros.synthetic import Scene
-from surgseg_ros.synthetic.drawing import Canvas, View, ribbon
-from surgseg_ros.synthetic.noise import Drift
+from surgseg_ros.synthetic.drawing import Canvas, Patch, View, ribbon
+from surgseg_ros.synthetic.materials import Relief, metal_texture
+from surgseg_ros.synthetic.noise import Drift, smooth_noise, soften
 
 SIZE = (180, 320)
 DRAWN = Path(__file__).with_name('frames')
@@ -171,6 +172,47 @@ def test_objects_painted_later_are_on_top():
     assert canvas.mask[50, 42] == SHAFT
 
 
+@pytest.mark.parametrize('has_area', [False, True])
+def test_only_pixels_that_a_patch_covers_change(has_area):
+    rgba = np.zeros((150, 90, 4), np.uint8)
+    for row in range(10, 140):
+        rgba[row, row // 2 : row // 2 + 9] = 255
+    rgba[70, 37] = 0  # a hole
+    area = cv2.morphologyEx(rgba[..., 3], cv2.MORPH_CLOSE, np.ones((3, 3))) if has_area else None
+    below = np.random.default_rng(0).integers(0, 250, (200, 200, 3), np.uint8)
+    canvas = Canvas(below.copy())
+    canvas.paint(Patch(20, 30, rgba, SHAFT, area), 5)
+    painted = np.zeros((200, 200), bool)
+    painted[30:180, 20:110] = rgba[..., 3] > 0
+    np.testing.assert_array_equal((canvas.image != below).any(axis=-1), painted)
+    assert (canvas.image[painted] == 255).all()
+    painted[100, 57] = has_area
+    np.testing.assert_array_equal(canvas.mask, np.where(painted, SHAFT, BACKGROUND))
+    np.testing.assert_array_equal(canvas.instances, np.where(painted, 5, 0))
+
+
+def test_shapes_beyond_the_area_of_a_part_are_cut_off():
+    rng = np.random.default_rng(0)
+    relief = Relief(rng, (0.2, 0.1), (0.0, 0.05), 100.0)
+    square = np.array([[0, 0], [1, 0], [1, 1], [0, 1]])
+    relief.plate(square * 0.1 - 0.05, 0.01, 0.01)
+    relief.plate(square + 3.0, 0.01, 0.01)
+    relief.dark(square - 3.0, 0.5)
+    sprite = relief.finish(metal_texture(rng, (200, 200, 200), 0.5), WRIST)
+    expected = np.zeros((10, 20))
+    expected[:10, :5] = 255
+    np.testing.assert_allclose(sprite.rgba[..., 3], expected, atol=90)
+    assert sprite.rgba[1:9, 6:].max() == 0
+
+
+@pytest.mark.parametrize('sigma_px', [3.0, 9.0, 15.0, 20.0])
+def test_a_broad_blur_is_gaussian(sigma_px):
+    values = smooth_noise(np.random.default_rng(0), (200, 301), 1.0, (0.1, 0.1))
+    expected = cv2.GaussianBlur(values, (0, 0), sigma_px)
+    inner = np.s_[40:-40, 40:-40]
+    np.testing.assert_allclose(soften(values, sigma_px)[inner], expected[inner], atol=0.01)
+
+
 def test_motion_blur_does_not_change_the_mask():
     view = View(100, 200)
     canvas = Canvas(np.zeros((100, 200, 3), np.uint8))
@@ -182,7 +224,7 @@ def test_motion_blur_does_not_change_the_mask():
     assert 0 < canvas.image[50, 92, 0] < 255
 
 
-def test_wander_stays_within_its_limits():
+def test_a_drift_stays_within_its_limits():
     wander = Drift(np.random.default_rng(0), -2.0, 5.0, 3.0)
     values = [wander(time_s / 10) for time_s in range(1000)]
     assert min(values) >= -2.0
