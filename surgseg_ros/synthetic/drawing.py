@@ -208,7 +208,7 @@ def ribbon(
     :param half_width: (N,) half of the band's width at each point, in units.
     :param shade: computes the colours.
     :param label: the class.
-    :param flat: whether the near end is cut straight; otherwise it is round.
+    :param flat: whether the near end of a straight band is cut straight; otherwise it is round.
     :return: the patch, or None outside the image.
     """
     centres = view.to_pixels(points)
@@ -228,9 +228,11 @@ def ribbon(
     coverage = np.clip(0.5 - gap, 0, 1)
     along /= view.height
     colours = np.clip(shade(along, offset, facing), 0, 255)
-    planes = np.rint(np.vstack([colours * coverage, coverage * 255])).astype(np.uint8)
+    coverage = coverage[None]
+    planes = [cv2.multiply(plane, coverage, dtype=cv2.CV_8U) for plane in colours[:, None]]
+    planes.append(cv2.convertScaleAbs(coverage, alpha=255))
     rgba = np.zeros(size, np.uint32)  # the four bytes of a pixel at once
-    rgba.reshape(-1)[pixels] = np.ascontiguousarray(planes.T).view(np.uint32)[:, 0]
+    rgba.reshape(-1)[pixels] = cv2.merge(planes).view(np.uint32).reshape(-1)
     return Patch(left, top, rgba.view(np.uint8).reshape(*size, 4), label)
 
 
@@ -274,10 +276,10 @@ def _project(
         side = dy * unit_x - dx * unit_y
         share = foot / lengths[seg]
         width = np.maximum(half[seg] * (1 - share) + half[seg + 1] * share, np.float32(1e-3))
-        beyond = free - foot
-        gap = np.hypot(beyond, side) - width
         if flat:
-            gap = np.where(seg == 0, np.maximum(-free, np.abs(side) - width), gap)
+            gap = np.maximum(-free, np.abs(side) - width)
+        else:
+            gap = np.hypot(free - foot, side) - width
         found = [travelled[seg] + foot, np.clip(side / width, -1, 1), gap, angles[seg]]
         if not best:
             best = found
@@ -302,14 +304,22 @@ class Canvas:
     def paint(self, patch: Patch, number: int = 0) -> None:
         """Paint a patch; pixels that it covers by at least half get its class and a number."""
         height, width = patch.rgba.shape[:2]
-        area = np.s_[patch.y : patch.y + height, patch.x : patch.x + width]
-        alpha = patch.rgba[..., 3]
-        rest = cv2.cvtColor(cv2.bitwise_not(alpha), cv2.COLOR_GRAY2RGB)
-        below = cv2.multiply(self.image[area], rest, scale=1 / 255)
-        self.image[area] = cv2.add(below, cv2.cvtColor(patch.rgba, cv2.COLOR_RGBA2RGB))
+        window = np.s_[patch.y : patch.y + height, patch.x : patch.x + width]
+        image, mask, instances = self.image[window], self.mask[window], self.instances[window]
+        alpha = cv2.extractChannel(patch.rgba, 3)
         covered = alpha if patch.area is None else patch.area
-        self.mask[area][covered >= 128] = patch.label
-        self.instances[area][covered >= 128] = number
+        filled = cv2.max(alpha, covered)
+        for start in range(0, height, 64):  # most of the patch of a diagonal rod is empty
+            left, top, columns, rows = cv2.boundingRect(filled[start : start + 64])
+            if not columns:
+                continue
+            part = np.s_[start + top : start + top + rows, left : left + columns]
+            rest = cv2.cvtColor(cv2.bitwise_not(alpha[part]), cv2.COLOR_GRAY2RGB)
+            below = cv2.multiply(image[part], rest, scale=1 / 255)
+            image[part] = cv2.add(below, cv2.cvtColor(patch.rgba[part], cv2.COLOR_RGBA2RGB))
+            solid = covered[part] >= 128
+            mask[part][solid] = patch.label
+            instances[part][solid] = number
 
     def shadow(
         self, patches: Sequence[Patch], offset: tuple[float, float], soft: float, depth: float
@@ -327,39 +337,29 @@ class Canvas:
         size = (round(width / small), 90)
         dark: FloatImage = np.zeros((size[1], size[0]), np.float32)
         for patch in patches:
-            matrix = np.array(
-                [
-                    [1 / small, 0, (patch.x + 0.5 + offset[0] * height) / small - 0.5],
-                    [0, 1 / small, (patch.y + 0.5 + offset[1] * height) / small - 0.5],
-                ]
-            )
+            x = (patch.x + 0.5 + offset[0] * height) / small - 0.5
+            y = (patch.y + 0.5 + offset[1] * height) / small - 0.5
+            matrix = np.array([[1 / small, 0, x], [0, 1 / small, y]])
             alpha = cv2.blur(patch.rgba[..., 3], (max(1, round(small)),) * 2)
             dark = np.maximum(dark, cv2.warpAffine(alpha, matrix, size).astype(np.float32))
         dark = np.asarray(cv2.GaussianBlur(dark, (0, 0), soft * 90), np.float32)
-        box = cv2.boundingRect((dark > 1).astype(np.uint8))
-        if box[2] == 0:
+        left, top, columns, rows = cv2.boundingRect((dark > 1).astype(np.uint8))
+        if not columns:
             return
-        corners = (
-            (box[0], width),
-            (box[1], height),
-            (box[0] + box[2], width),
-            (box[1] + box[3], height),
-        )
-        edges = [min(math.floor(edge * small), maximum) for edge, maximum in corners]
-        self._darken(dark * np.float32(depth / 255), small, edges)
-
-    def _darken(self, dark: FloatImage, small: float, edges: Sequence[int]) -> None:
-        left, top, right, bottom = edges
+        edges = np.array([left, top, left + columns, top + rows]) * small
+        left, top, right, bottom = np.minimum(edges.astype(int), (width, height) * 2).tolist()
         matrix = np.array(
             [[1 / small, 0, (left + 0.5) / small - 0.5], [0, 1 / small, (top + 0.5) / small - 0.5]]
         )
-        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        size = (right - left, bottom - top)
-        border = cv2.BORDER_REPLICATE
-        gain = cv2.warpAffine(1 - dark, matrix, size, flags=flags, borderMode=border)
+        gain = cv2.warpAffine(
+            1 - dark * np.float32(depth / 255),
+            matrix,
+            (right - left, bottom - top),
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
         area = self.image[top:bottom, left:right]
-        factors = cv2.cvtColor(gain, cv2.COLOR_GRAY2RGB)
-        area[:] = cv2.multiply(area, factors, dtype=cv2.CV_8U)
+        area[:] = cv2.multiply(area, cv2.cvtColor(gain, cv2.COLOR_GRAY2RGB), dtype=cv2.CV_8U)
 
     def smear(self, patches: Sequence[Patch], motion_px: tuple[float, float]) -> None:
         """

@@ -68,8 +68,10 @@ def shaft_shade(rng: Generator, width: float, colour: Colour) -> Shader:
         colours = body(along, across, facing)
         if letters is not None:
             colours = colours * letters.reshape(-1)[on_map]
-        mirrored = red * np.exp(-3 * (across - lane) ** 2)
-        colours *= np.stack([1 + 0.3 * mirrored, 1 - mirrored, 1 - mirrored])
+        if red:
+            mirrored = red * np.exp(-3 * (across - lane) ** 2)
+            colours[0] *= 1 + 0.3 * mirrored
+            colours[1:] *= 1 - mirrored
         light = np.clip(1 + slope * along, 0.15, 2.0)
         share = stains.reshape(-1)[on_map]
         colours = colours * (1 - share) + share * np.array(BLOOD, np.float32)[:, None]
@@ -198,7 +200,7 @@ class TipCover:
         def shade(along: FloatImage, across: FloatImage, facing: FloatImage) -> FloatImage:
             share = self._stains.reshape(-1)[_on_map(along, across)]
             colours = self._body(along, across, facing)
-            blood = share * np.array(BLOOD)[:, None]
+            blood = share * np.array(BLOOD, np.float32)[:, None]
             return np.asarray(colours * (1 - share) + blood, np.float32)
 
         return ribbon(view, curve, self._halves, shade, labels.SHAFT)
