@@ -15,7 +15,6 @@ from typing import Final, NamedTuple
 import cv2
 import numpy as np
 from numpy.random import Generator
-from numpy.typing import NDArray
 
 from surgseg_ros.core.keypoints import KeypointKind
 from surgseg_ros.core.segmentation import CAMERAS
@@ -78,8 +77,9 @@ class Camera:
             soft = cv2.GaussianBlur(image, (0, 0), max(0.6, 0.0022 * self._view.height))
             image = cv2.addWeighted(image, 1 + self._sharpen, soft, -self._sharpen, 0)
         y, x = (int(shift) for shift in rng.integers(0, 64, 2))
-        tile = self._noise[y : y + self._view.height, x : x + self._view.width]
-        image = self._codec(np.asarray(cv2.add(image, tile, dtype=cv2.CV_8U), np.uint8))
+        tile = np.s_[y : y + self._view.height, x : x + self._view.width]
+        image = cv2.subtract(cv2.add(image, self._noise[0][tile]), self._noise[1][tile])
+        image = self._codec(np.asarray(image, np.uint8))
         if self.content_mask is not None:
             image = cv2.multiply(image, self.content_mask, scale=1 / 255)
         return np.asarray(image, np.uint8)
@@ -185,15 +185,22 @@ def _tone_curve(rng: Generator) -> Image:
     return np.asarray(np.rint(255 * np.clip(curve, 0, 1)), np.uint8)
 
 
-def _noise_tile(rng: Generator, view: View, sigma: float) -> NDArray[np.int16]:
-    """Create sensor noise, larger than the image, so that each frame uses another part of it."""
+def _noise_tile(rng: Generator, view: View, sigma: float) -> tuple[Image, Image]:
+    """
+    Create sensor noise, larger than the image, so that each frame uses another part of it.
+
+    :return: what it adds to each value, and what it subtracts, of which one is 0: OpenCV takes a
+        quarter of the time for values of the image's type.
+    """
     size = (view.height + 64, view.width + 64, 3)
     noise = rng.standard_normal(size, dtype=np.float32)
     grey = rng.standard_normal(size[:2], dtype=np.float32)
     noise *= 0.6
     noise += 0.8 * rgb(grey)
     noise *= sigma
-    return np.rint(noise, out=noise).astype(np.int16)
+    np.rint(noise, out=noise)
+    added, subtracted = np.clip(noise, 0, 255), np.clip(-noise, 0, 255)
+    return added.astype(np.uint8), subtracted.astype(np.uint8)
 
 
 def _content_mask(rng: Generator, view: View) -> Image | None:
