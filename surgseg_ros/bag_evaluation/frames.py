@@ -11,11 +11,9 @@ import dataclasses
 import functools
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +25,7 @@ from surgseg_ros.bags.reading import Bag, BagError
 from surgseg_ros.core.errors import describe
 from surgseg_ros.core.parameters import AUTO, pipeline_settings
 from surgseg_ros.core.pipeline import CameraPipeline, PipelineSettings
-from surgseg_ros.core.processes import QUEUE_DEPTH, prefetch
+from surgseg_ros.core.processes import QUEUE_DEPTH, in_order, prefetch
 from surgseg_ros.core.reasons import ResultWarning
 from surgseg_ros.core.results import Decision, FrameResult, InputFrame
 from surgseg_ros.core.segmentation import Roi
@@ -38,8 +36,6 @@ from surgseg_ros.messages.serialization import stamp_ns
 
 if TYPE_CHECKING:
     from surgseg_ros.core.segmenter import Segmenter
-
-T = TypeVar('T')
 
 _NODE_DEFAULTS: Final = pipeline_settings()
 """The defaults of the node."""
@@ -193,30 +189,7 @@ def decoded(
         files take longer to decode than to read.
     :return: the images in order, and the truths between them.
     """
-    return prefetch(_in_order(_read(path, options, image_of_truth), decoders))
-
-
-def _in_order(
-    calls: Generator[Callable[[], T], None, None], threads: int
-) -> Generator[T, None, None]:
-    """Make calls in threads, or in this one if there are none; yield their results in order."""
-    with closing(calls):
-        if not threads:
-            for call in calls:
-                yield call()
-            return
-        yield from _in_threads(calls, threads)
-
-
-def _in_threads(calls: Iterator[Callable[[], T]], threads: int) -> Generator[T, None, None]:
-    begun: deque[Future[T]] = deque()
-    with ThreadPoolExecutor(threads, 'decode') as pool:
-        for call in calls:
-            begun.append(pool.submit(call))
-            if len(begun) > threads:
-                yield begun.popleft().result()
-        for future in begun:
-            yield future.result()
+    return prefetch(in_order(_read(path, options, image_of_truth), decoders))
 
 
 def _read(

@@ -59,6 +59,8 @@ MESSAGE_HEAD: Final = struct.Struct('<HIQQ')
 CHUNK_HEAD: Final = struct.Struct('<QQQI')
 """Start time, end time, uncompressed size, checksum; the name of the compression follows."""
 
+_BLOCK_BYTES: Final = 2**20
+
 _HEAD: Final = struct.Struct('<BQ')  # opcode, length
 
 
@@ -108,6 +110,35 @@ def records_within(data: bytes | memoryview) -> Iterator[tuple[int, memoryview]]
         at = following
 
 
+def content_at(file: BinaryIO, span: RecordSpan) -> bytes:
+    """
+    Read the content of a record.
+
+    :param file: the file.
+    :param span: the position.
+    :return: the content.
+    """
+    file.seek(span.start)
+    return file.read(span.end - span.start)
+
+
+def checksum_of(file: BinaryIO, start: int, end: int) -> int:
+    """
+    Compute the checksum of a part of a file.
+
+    :param file: the file.
+    :param start: the first byte.
+    :param end: the byte after the last one; the file may end before.
+    :return: the CRC-32.
+    """
+    file.seek(start)
+    checksum, left = 0, end - start
+    while left and (block := file.read(min(left, _BLOCK_BYTES))):
+        checksum = crc32(block, checksum)
+        left -= len(block)
+    return checksum
+
+
 def records_at(file: BinaryIO, span: RecordSpan) -> list[tuple[int, memoryview]]:
     """
     Read the records at a position in a file: those of a chunk, or one schema, channel or message.
@@ -119,10 +150,9 @@ def records_at(file: BinaryIO, span: RecordSpan) -> list[tuple[int, memoryview]]
     """
     if span.opcode not in (SCHEMA, CHANNEL, MESSAGE, CHUNK):
         return []
-    file.seek(span.start)
-    content = file.read(span.end - span.start)
+    content = content_at(file, span)
     if span.opcode == CHUNK:
-        return _records_of_chunk(content)
+        return records_of_chunk(content)
     if span.opcode == MESSAGE and len(content) < MESSAGE_HEAD.size:
         raise DamagedError('a message is too short')
     return [(span.opcode, memoryview(content))]
@@ -207,7 +237,14 @@ def _unpack_chunk(content: bytes) -> bytes | memoryview:
     return data
 
 
-def _records_of_chunk(content: bytes) -> list[tuple[int, memoryview]]:
+def records_of_chunk(content: bytes) -> list[tuple[int, memoryview]]:
+    """
+    Decompress a chunk, and compare it with its checksum.
+
+    :param content: content of the chunk's record.
+    :return: opcode and content of each record in it.
+    :raises DamagedError: if it is partly damaged.
+    """
     try:
         data = _unpack_chunk(content)
     except MemoryError:  # not an error of the file

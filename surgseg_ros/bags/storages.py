@@ -4,12 +4,14 @@
 import heapq
 import sqlite3
 import struct
+import threading
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Final
 from urllib.parse import quote
-from zlib import crc32
 
 from surgseg_ros.bags.definitions import (
     CHANNEL,
@@ -35,10 +37,15 @@ from surgseg_ros.bags.records import (
     STATISTICS,
     UNPACKERS,
     RecordSpan,
+    checksum_of,
+    content_at,
+    messages_among,
     messages_at,
     record_spans,
     records_at,
+    records_of_chunk,
 )
+from surgseg_ros.core.processes import in_order
 
 _FOOTER: Final = struct.Struct('<BQQQI8s')
 """Footer: opcode, length, start of summary and of its offsets, checksum; MCAP_MAGIC follows."""
@@ -47,7 +54,8 @@ _FOOTER_HEAD: Final = (2, 20)
 
 _CHECKED_FOOTER_BYTES: Final = _FOOTER.size - 4 - len(MCAP_MAGIC)
 
-_BLOCK_BYTES: Final = 2**20
+_THREADS: Final = 2  # they read the next chunks: checksums and decompression need no GIL
+_MAX_PREFETCHED_BYTES: Final = 2**26  # of a decompressed chunk: several are in memory
 
 
 class McapFile:
@@ -65,6 +73,7 @@ class McapFile:
         self.path = path
         self.connections: list[Connection] = []
         self._stream: BinaryIO | None = None
+        self._reading = threading.Lock()
         self._data_start = self._data_end = len(MCAP_MAGIC)
         self._chunks: list[ChunkIndex] = []
         self._is_indexed = False
@@ -126,7 +135,8 @@ class McapFile:
         if not self._data_start <= self._data_end <= footer_at:
             raise ValueError('the footer is damaged')
         # The summary determines the topics, and so the messages that could be missed.
-        if checksum and checksum != self._summary_checksum(footer_at):
+        end = footer_at + _CHECKED_FOOTER_BYTES
+        if checksum and checksum != checksum_of(file, self._data_end, end):
             raise ValueError('the checksum of the summary is wrong')
         statistics, end = None, self._data_end
         for span in record_spans(file, self._data_end, footer_at):
@@ -143,16 +153,6 @@ class McapFile:
         if end != footer_at:
             raise ValueError(f'the summary is damaged at byte {end}')
         return statistics
-
-    def _summary_checksum(self, footer_at: int) -> int:
-        """Compute the checksum of the summary and the footer, up to the checksum."""
-        file, checksum = self._file(), 0
-        file.seek(self._data_end)
-        left = footer_at + _CHECKED_FOOTER_BYTES - self._data_end
-        while left and (block := file.read(min(left, _BLOCK_BYTES))):
-            checksum = crc32(block, checksum)
-            left -= len(block)
-        return checksum
 
     def _note_chunk(self, chunk: ChunkIndex) -> None:
         if chunk.compression not in UNPACKERS:
@@ -203,24 +203,35 @@ class McapFile:
         raise ValueError(f'channels without a definition: {len(definitions.lacks(needed))}')
 
     def _by_index(self, wanted: Mapping[int, Connection], bad: list[str]) -> Iterator[Received]:
+        """Iterate over the messages by time; their chunks, which may overlap, by start time."""
         chunks = [x for x in self._chunks if not x.counts.keys().isdisjoint(wanted)]
-        streams = [self._of_chunk(chunk, wanted, bad) for chunk in chunks]
-        for time_ns, _, message in heapq.merge(*streams, key=lambda item: item[:2]):
-            if message is not None:
-                yield message[0], time_ns, message[1]
+        chunks.sort(key=lambda chunk: chunk.start_time_ns)
+        threads = _THREADS if all(x.size <= _MAX_PREFETCHED_BYTES for x in chunks) else 0
+        calls = (partial(self._messages_of, chunk, wanted) for chunk in chunks)
+        waiting: list[tuple[int, int, int, int, Received]] = []
+        with closing(in_order(calls, threads)) as contents:
+            for order, chunk in enumerate(chunks):
+                while waiting and waiting[0][0] < chunk.start_time_ns:
+                    yield heapq.heappop(waiting)[-1]
+                if isinstance(found := next(contents), str):
+                    bad.append(found)
+                    continue
+                for number, message in enumerate(found):
+                    key = message[1], chunk.start, order, number  # messages are never compared
+                    heapq.heappush(waiting, (*key, message))
+        while waiting:
+            yield heapq.heappop(waiting)[-1]
 
-    def _of_chunk(
-        self, chunk: ChunkIndex, wanted: Mapping[int, Connection], bad: list[str]
-    ) -> Iterator[tuple[int, int, tuple[Connection, bytes] | None]]:
-        """Iterate over a chunk's messages by time; decompress it when its first message is due."""
-        yield chunk.start_time_ns, 0, None
+    def _messages_of(
+        self, chunk: ChunkIndex, wanted: Mapping[int, Connection]
+    ) -> list[Received] | str:
+        """Read a chunk in any thread; return its messages, or how it is damaged."""
         try:
-            found = messages_at(self._file(), self._chunk_at(chunk.start), wanted)
+            with self._reading:
+                content = content_at(self._file(), self._chunk_at(chunk.start))
+            return messages_among(records_of_chunk(content), wanted)
         except DamagedError as error:
-            bad.append(str(error))
-            return
-        for connection, time_ns, cdr in sorted(found, key=lambda item: item[1]):
-            yield time_ns, chunk.start, (connection, cdr)
+            return str(error)
 
     def _in_file_order(
         self, wanted: Mapping[int, Connection], bad: list[str]

@@ -20,7 +20,8 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from functools import partial
 from typing import Final, Generic, TypeVar
 
 T = TypeVar('T')
@@ -313,6 +314,32 @@ def prefetch(
         runner.stop()
 
 
+def in_order(
+    calls: Generator[Callable[[], T], None, None], threads: int, depth: int = 0
+) -> Generator[T, None, None]:
+    """
+    Make calls in threads, or in this one if there are none.
+
+    :param calls: the functions; it is closed when the result is closed.
+    :param threads: number of threads.
+    :param depth: number of calls beyond the one whose result is due; 0: one for each thread.
+    :return: the results in the order of the calls; an exception is raised when it is due.
+    """
+    with closing(calls):
+        if not threads:
+            for call in calls:
+                yield call()
+            return
+        begun: deque[Future[T]] = deque()
+        with ThreadPoolExecutor(threads, 'in_order') as pool:
+            for call in calls:
+                begun.append(pool.submit(call))
+                if len(begun) > (depth or threads):
+                    yield begun.popleft().result()
+            while begun:
+                yield begun.popleft().result()
+
+
 def follow(function: Callable[[T], object], items: Iterable[T], depth: int = QUEUE_DEPTH) -> None:
     """
     Call a function with each item, one at a time in a thread, while this thread gets the next.
@@ -323,14 +350,8 @@ def follow(function: Callable[[T], object], items: Iterable[T], depth: int = QUE
     :raises BaseException: exceptions of the function or `items`; then no further item is taken,
         but the function is still called with items that are waiting.
     """
-    waiting: deque[Future[object]] = deque()
-    with ThreadPoolExecutor(1, 'behind') as thread:
-        for item in items:
-            waiting.append(thread.submit(function, item))
-            if len(waiting) > depth:
-                waiting.popleft().result()
-        for future in waiting:
-            future.result()
+    for _ in in_order((partial(function, item) for item in items), 1, depth):
+        pass
 
 
 class _End:

@@ -4,10 +4,11 @@
 import threading
 import time
 from contextlib import closing
+from functools import partial
 
 import pytest
 
-from surgseg_ros.core.processes import follow, prefetch
+from surgseg_ros.core.processes import follow, in_order, prefetch
 
 
 def test_items_keep_their_order_through_several_threads():
@@ -59,6 +60,33 @@ def test_closing_closes_the_source_in_its_own_thread():
     items.close()
     assert [thread.name for thread in closed_in] == ['prefetch']
     assert not closed_in[0].is_alive()
+
+
+@pytest.mark.parametrize('threads', [0, 1, 3])
+def test_results_of_calls_keep_their_order_and_errors_their_place(threads):
+    def call(number):
+        if number == 7:
+            raise ValueError('broken')
+        return number
+
+    found = []
+    with pytest.raises(ValueError, match='broken'):
+        found.extend(in_order((partial(call, number) for number in range(20)), threads))
+    assert found == [*range(7)]
+
+
+@pytest.mark.parametrize(('threads', 'depth', 'begun'), [(0, 0, 1), (2, 0, 3), (1, 4, 5)])
+def test_calls_in_advance_are_limited(threads, depth, begun):
+    made = []
+
+    def calls():
+        for number in range(100):
+            made.append(number)
+            yield partial(int, number)
+
+    with closing(in_order(calls(), threads, depth)) as results:
+        assert next(results) == 0
+        assert len(made) == begun
 
 
 def test_a_follower_thread_gets_items_in_order():
