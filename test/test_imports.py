@@ -4,7 +4,6 @@
 import ast
 import json
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -122,16 +121,6 @@ def test_only_one_package_imports_libraries_for_pages_and_charts(package: str) -
     libraries = {'jinja2', 'matplotlib'}
     names = {name.split('.')[0] for path in modules(package) for name in imported(path)}
     assert not names & libraries
-
-
-@pytest.mark.parametrize('verb', VERBS)
-def test_help_of_a_verb_imports_little(verb: str) -> None:
-    command = [sys.executable, '-X', 'importtime', '-m', 'surgseg_ros', verb, '--help']
-    run = subprocess.run(command, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    assert f'surgseg_ros {verb}' in run.stdout
-    of_reports = re.search(r'\| +matplotlib$', run.stderr, re.MULTILINE)
-    assert not of_reports or verb == 'train'  # Lightning's torchmetrics imports it in any case
 
 
 @pytest.mark.parametrize(

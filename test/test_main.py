@@ -43,11 +43,18 @@ def test_the_arguments_reach_the_verb(monkeypatch: pytest.MonkeyPatch) -> None:
     assert commands.main(['echo', 'one', '--two']) == 2
 
 
+IMPORTED_LATER = {'lightning', 'matplotlib', 'segmentation_models_pytorch'}
+"""Libraries whose import takes a second or more, which a verb imports when it needs them."""
+
+
 @pytest.mark.parametrize('verb', commands.VERBS)
-def test_every_verb_prints_its_help(verb: str) -> None:
+def test_every_verb_prints_its_help_and_imports_little(verb: str) -> None:
     """In a new process, which imports only what the verb needs."""
-    command = [sys.executable, '-m', 'surgseg_ros', verb, '--help']
+    command = [sys.executable, '-X', 'importtime', '-m', 'surgseg_ros', verb, '--help']
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert f'usage: surgseg_ros {verb} ' in run.stdout
-    assert run.stderr == ''
+    lines = run.stderr.splitlines()
+    assert not [line for line in lines if not line.startswith('import time:')]
+    imported = {line.rpartition('|')[2].strip() for line in lines}
+    assert not imported & IMPORTED_LATER

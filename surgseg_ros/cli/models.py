@@ -42,10 +42,10 @@ def run_train(argv: Sequence[str] | None = None) -> int:
     :raises ValueError: if settings, data or network cannot be used.
     :raises OSError: if the model, or a file of the run, cannot be written.
     """
-    # Imported here: Lightning takes seconds to import, and the other verbs do not need it.
+    options = _train_parser().parse_args(argv)
+    # Imported here: Lightning takes seconds to import, and neither --help nor other verbs need it.
     from surgseg_ros.training.train import train
 
-    options = _train_parser().parse_args(argv)
     train(read_config(options.config, options.settings), resume=options.resume)
     return 0
 

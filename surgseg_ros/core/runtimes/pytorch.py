@@ -10,11 +10,9 @@ import inspect
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import segmentation_models_pytorch as smp
 import torch
-from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoderBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -23,6 +21,12 @@ from surgseg_ros.core.cuda import Graphs
 from surgseg_ros.core.labels import CLASS_COUNT
 from surgseg_ros.core.model_folder import ModelError, ModelSpec, read_weights
 from surgseg_ros.core.runtimes.base import AUTO, TORCH_PRECISIONS, Options, choose_device
+
+if TYPE_CHECKING:
+    from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoderBlock
+
+# Where a network is built, segmentation_models_pytorch is imported: that takes longer than the
+# import of torch, and an exported or converted network does without.
 
 _FIXED_OPTIONS: Final = {
     'self',
@@ -96,9 +100,11 @@ def load_network(spec: ModelSpec, weights: Mapping[str, Tensor]) -> Segmentation
 
 
 def _build(spec: ModelSpec, encoder_weights: str | None) -> nn.Module:
+    import segmentation_models_pytorch as smp
+
     named = f'{spec.architecture} with encoder {spec.encoder!r} and options {dict(spec.options)!r}'
     try:
-        _check_options(spec)
+        _check_options(spec, smp.MODEL_ARCHITECTURES_MAPPING)
         network: nn.Module = smp.create_model(
             spec.architecture,
             encoder_name=spec.encoder,
@@ -114,9 +120,8 @@ def _build(spec: ModelSpec, encoder_weights: str | None) -> nn.Module:
     return network
 
 
-def _check_options(spec: ModelSpec) -> None:
+def _check_options(spec: ModelSpec, architectures: Mapping[str, type[nn.Module]]) -> None:
     """Reject options that segmentation_models_pytorch would ignore, or pass to the encoder."""
-    architectures = smp.MODEL_ARCHITECTURES_MAPPING
     architecture = architectures.get(spec.architecture.lower())
     if architecture is None:
         raise ValueError(f'expected one of {", ".join(sorted(architectures))}')
@@ -226,7 +231,7 @@ class EarlyConvolution(nn.Module):
     :param channels: channels of its feature map, which are the first of the convolution's input.
     """
 
-    def __init__(self, block: UnetDecoderBlock, channels: int) -> None:
+    def __init__(self, block: 'UnetDecoderBlock', channels: int) -> None:
         """Split the convolution."""
         super().__init__()
         first, *rest = block.conv1
@@ -266,6 +271,8 @@ def _convolve_early(network: nn.Module) -> None:
 
     :param network: the network, with batch normalization fused; modified.
     """
+    import segmentation_models_pytorch as smp
+
     unets: list[Any] = [each for each in network.modules() if isinstance(each, smp.Unet)]
     for unet in unets:
         channels = unet.encoder.out_channels[-1]
@@ -276,7 +283,7 @@ def _convolve_early(network: nn.Module) -> None:
             channels = following
 
 
-def _is_plain(block: UnetDecoderBlock) -> bool:
+def _is_plain(block: 'UnetDecoderBlock') -> bool:
     attentions = block.attention1.attention, block.attention2.attention
     is_usual = block.interpolation_mode == 'nearest' and block.conv1[0].bias is not None
     return is_usual and all(isinstance(each, nn.Identity) for each in attentions)
