@@ -4,7 +4,6 @@
 import logging
 import math
 import queue
-import struct
 import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle, islice
@@ -13,6 +12,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from surgseg_ros.benchmarking.messages import image_cdr, stamped
 from surgseg_ros.core.detections import Instrument
 from surgseg_ros.core.parameters import pipeline_settings
 from surgseg_ros.core.reasons import Reason
@@ -20,49 +20,11 @@ from surgseg_ros.core.segmentation import Segmentation
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.core.timing import percentiles
 from surgseg_ros.messages.images import image_to_msg
-from surgseg_ros.messages.serialization import IMAGE, detections_to_cdr, header, to_cdr
+from surgseg_ros.messages.serialization import IMAGE, detections_to_cdr, to_cdr
 from surgseg_ros.node.freshness import Generation, ResultPolicy
 from surgseg_ros.node.health import CameraChannel, Frame, Health
 from surgseg_ros.node.mailbox import Mailbox
 from surgseg_ros.node.worker import Inference, Worker
-
-_STAMP: Final = struct.Struct('<iI')
-_STAMP_AT: Final = 4
-"""Offset of the stamp, after the encapsulation header: every message starts with a Header."""
-
-
-def image_cdr(image: NDArray[np.uint8]) -> bytes:
-    """
-    Serialize an image as a camera driver would.
-
-    :param image: (H, W, 3) uint8 RGB.
-    :return: CDR of sensor_msgs/Image with stamp 0.
-    """
-    return to_cdr(image_to_msg(image, header(0, 'camera')))
-
-
-def stamped(cdr: bytes, stamp_ns: int) -> bytes:
-    """
-    Set the stamp of a serialized message.
-
-    :param cdr: little-endian message that starts with a header.
-    :param stamp_ns: nanoseconds.
-    :return: a copy.
-    """
-    stamp = _STAMP.pack(*divmod(stamp_ns, 10**9))
-    return b''.join((cdr[:_STAMP_AT], stamp, memoryview(cdr)[_STAMP_AT + _STAMP.size :]))
-
-
-def stamp_of(cdr: bytes) -> int:
-    """
-    Read only the stamp of a serialized message.
-
-    :param cdr: little-endian message that starts with a header.
-    :return: nanoseconds.
-    """
-    seconds, nanoseconds = _STAMP.unpack_from(cdr, _STAMP_AT)
-    return int(seconds) * 10**9 + int(nanoseconds)
-
 
 STAGES: Final = (
     *('wait', 'parse', 'fit', 'network', 'upsample', 'download'),

@@ -13,7 +13,8 @@ from nodes import write_tiny_model
 from verbs import verb
 
 from surgseg_ros.benchmarking import floors, stages
-from surgseg_ros.benchmarking.stages import STAGES, image_cdr, measure, stamp_of, stamped, summary
+from surgseg_ros.benchmarking.messages import image_cdr, stamp_of, stamped
+from surgseg_ros.benchmarking.stages import STAGES, measure, summary
 from surgseg_ros.cli import benchmark
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.messages.images import rgb_from_msg

@@ -24,7 +24,7 @@ from rclpy.publisher import Publisher
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image
 
-from surgseg_ros.benchmarking.stages import image_cdr, stamp_of, stamped
+from surgseg_ros.benchmarking.messages import image_cdr, stamp_of, stamped
 from surgseg_ros.node.outputs import RESULTS
 from tools.end_to_end.processes import answer, questions
 
