@@ -30,12 +30,9 @@ def status(child: Child) -> int | None:
     return child._process.returncode
 
 
-def test_a_process_that_ignores_an_interrupt_is_killed(
-    child: Child, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(processes, '_END_S', 0.1)
+def test_a_process_that_ignores_an_interrupt_is_killed(child: Child) -> None:
     assert child.ask('are you there') == ['are', 'you', 'there']
-    child.end()
+    child.end(patience_s=0.1)
     assert status(child) == -signal.SIGKILL
 
 
