@@ -26,10 +26,23 @@ KEY = FOLDER / 'made_from.txt'
 
 TESTS = (
     *('test/messages', 'test/core', 'test/bags', 'test/reports', 'test/synthetic'),
-    'test/training/test_train.py',  # a complete run, up to a model that segments
+    # a complete run, up to a model that segments
+    'test/training/test_train.py::test_two_epochs_give_a_model_that_segments',
     'test/cli/test_synthesize.py',
-    'test/test_main.py',  # every verb's --help
+    # imports every module
+    'test/test_imports.py::test_importing_a_module_changes_nothing_in_the_process',
 )
+
+LEFT_OUT = {
+    'test/core/test_cache.py': 'core/cache.py',
+    'test/core/test_early_convolution.py': 'core/runtimes/pytorch.py',
+    'test/core/test_errors.py': 'core/errors.py',
+    'test/core/test_graphs.py': 'core/cuda.py',
+    'test/core/test_in_flight.py': 'core/cuda.py',
+    'test/core/test_instructions.py': 'core/runtimes/base.py',
+    'test/core/test_network.py': 'core/runtimes/pytorch.py',
+}
+"""Of these, tests whose modules call neither NumPy nor OpenCV; with the names of the modules."""
 
 
 def main() -> int:
@@ -53,7 +66,8 @@ def main() -> int:
     python = str(FOLDER / 'bin' / 'python')
     print(f'make test-reference: {" and ".join(PINNED)}', flush=True)
     os.chdir(ROOT)
-    os.execv(python, [python, '-m', 'pytest', *sys.argv[1:], *TESTS])
+    left_out = [f'--ignore={path}' for path in LEFT_OUT]
+    os.execv(python, [python, '-m', 'pytest', *sys.argv[1:], *left_out, *TESTS])
 
 
 def make(run: Runner) -> None:

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The reference environment: two packages of its own, all others from the base environment."""
 
+import ast
 import importlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -100,4 +102,20 @@ def test_a_too_new_python_skips_with_that_reason(
 
 
 def test_the_tests_that_it_runs_exist(reference: ModuleType) -> None:
-    assert all((ROOT / path).exists() for path in reference.TESTS)
+    for named in reference.TESTS:
+        path, _, test = named.partition('::')
+        assert (ROOT / path).exists()
+        assert not test or f'def {test}(' in (ROOT / path).read_text()
+
+
+def test_modules_whose_tests_it_leaves_out_call_neither_library(reference: ModuleType) -> None:
+    for path, module in reference.LEFT_OUT.items():
+        assert (ROOT / path).is_file()
+        source = ast.parse((ROOT / 'surgseg_ros' / module).read_text())
+        imports = {ast.unparse(node) for node in ast.walk(source) if is_import(node)}
+        found = imports - {'from numpy.typing import NDArray'}
+        assert not [line for line in found if re.search(r'\b(numpy|cv2)\b', line)], module
+
+
+def is_import(node: ast.AST) -> bool:
+    return isinstance(node, ast.Import | ast.ImportFrom)
