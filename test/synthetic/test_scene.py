@@ -240,7 +240,7 @@ def test_errors_name_invalid_parameters(size, rate_hz, named):
         Scene(0, size, rate_hz)
 
 
-@pytest.mark.parametrize('size', [(816, 1920), (70, 333), (211, 64)])
+@pytest.mark.parametrize('size', [(270, 479), (70, 333), (211, 64)])
 def test_sizes_that_are_not_multiples_of_the_grid_are_drawn(size):
     for seed in range(3, 8):
         assert Scene(seed, size).frame(0).image.shape == (*size, 3)
