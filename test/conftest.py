@@ -12,7 +12,11 @@ import pytest
 from hypothesis import HealthCheck, settings
 from started import left_over, mark_this_run, start_watchdog
 
+from surgseg_ros.core.processes import limit_spinning
 from surgseg_ros.node.middleware import local_discovery
+
+# Each of the processes that run side by side has as many threads of torch as there are cores.
+limit_spinning()
 
 for name, value in local_discovery(os.environ).items():
     os.environ.setdefault(name, value)
