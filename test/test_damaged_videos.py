@@ -8,11 +8,10 @@ import cv2
 import numpy as np
 import pytest
 from made_videos import HEIGHT, WIDTH, number_of, overwrite, packets, rewrite, write_video
+from tiny_models import write_tiny_model
 from verbs import verb
 
 from surgseg_ros.bags.reading import Bag
-from surgseg_ros.core.model_folder import ModelSpec, write_model
-from surgseg_ros.core.runtimes.pytorch import SegmentationNetwork
 from surgseg_ros.messages.images import rgb_from_msg
 from surgseg_ros.messages.serialization import stamp_ns
 from surgseg_ros.training.data_check import validate
@@ -25,11 +24,7 @@ BAD = 9
 
 @pytest.fixture(scope='module')
 def model(tmp_path_factory):
-    options = {'encoder_depth': 3, 'decoder_channels': [16, 8, 8]}
-    spec = ModelSpec(name='tiny', encoder='resnet18', options=options, input_size=(32, 64))
-    folder = tmp_path_factory.mktemp('models') / 'tiny'
-    write_model(folder, spec, SegmentationNetwork(spec).state_dict())
-    return folder
+    return write_tiny_model(tmp_path_factory.mktemp('models') / 'tiny', input_size=(32, 64))
 
 
 def run(name, **options):

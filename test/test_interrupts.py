@@ -16,20 +16,12 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import pytest
-import torch
+from tiny_models import write_tiny_model
 
 from surgseg_ros.__main__ import VERBS
 from surgseg_ros.bags.writing import write_image_bag
-from surgseg_ros.core.model_folder import ModelSpec, write_model
-from surgseg_ros.core.runtimes.pytorch import SegmentationNetwork
 
 ROOT = Path(__file__).resolve().parents[1]
-SPEC = ModelSpec(
-    name='tiny',
-    encoder='resnet18',
-    options={'encoder_depth': 3, 'decoder_channels': [16, 8, 8]},
-    input_size=(64, 96),
-)
 TIMEOUT_S = 100
 FRAMES = 1000
 """More images than the network can process between its first output and the signal."""
@@ -196,8 +188,17 @@ KEPT: list[int] = []
 """Write ends of FIFOs; while they are open, a reader waits."""
 
 
+@pytest.fixture(scope='module')
+def bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a bag, which is only read."""
+    image = np.zeros((64, 96, 3), np.uint8)
+    path = tmp_path_factory.mktemp('bags') / 'bag'
+    write_image_bag(path, ((10**9 + n, image, None) for n in range(FRAMES)))
+    return path
+
+
 @pytest.fixture
-def paths(tmp_path: Path) -> Iterator[dict[str, Path]]:
+def paths(tmp_path: Path, bag: Path) -> Iterator[dict[str, Path]]:
     """Make the inputs of the verbs; of each kind, one file is a FIFO."""
     mask = np.zeros((64, 96), np.uint8)
     for video in ('video_01', 'video_02'):
@@ -208,13 +209,10 @@ def paths(tmp_path: Path) -> Iterator[dict[str, Path]]:
         os.mkfifo(segmentation.with_name('rgb') / '000000000.png')
     (tmp_path / 'masks/video_01/segmentation').mkdir(parents=True)
     os.mkfifo(tmp_path / 'masks/video_01/segmentation/000000000.png')
-    image = np.zeros((64, 96, 3), np.uint8)
-    write_image_bag(tmp_path / 'bag', ((10**9 + n, image, None) for n in range(FRAMES)))
     os.mkfifo(tmp_path / 'json')
-    torch.manual_seed(0)
-    write_model(tmp_path / 'model', SPEC, SegmentationNetwork(SPEC).state_dict())
-    names = ('data', 'masks', 'bag', 'json', 'model', 'out')
-    yield {name: tmp_path / name for name in names}
+    write_tiny_model(tmp_path / 'model')
+    names = ('data', 'masks', 'json', 'model', 'out')
+    yield {'bag': bag, **{name: tmp_path / name for name in names}}
     while KEPT:
         os.close(KEPT.pop())
 
@@ -244,7 +242,7 @@ def test_an_interruption_prints_one_line_and_leaves_nothing(
     else:
         assert not paths['out'].exists()
     left = {path.name for path in tmp_path.iterdir()}
-    assert left <= {*map(str, ('data', 'masks', 'bag', 'json', 'model', 'out'))}
+    assert left <= {'data', 'masks', 'json', 'model', 'out'}
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from tiny_models import write_tiny_model
 from verbs import verb
 
 from surgseg_ros.bag_evaluation.frames import Options
@@ -20,10 +21,8 @@ from surgseg_ros.core.model_folder import (
     ModelSpec,
     find_model,
     read_spec,
-    write_model,
 )
 from surgseg_ros.core.pipeline import PipelineSettings
-from surgseg_ros.core.runtimes.pytorch import SegmentationNetwork
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.evaluation.predict import PredictOptions
 
@@ -43,16 +42,7 @@ def _threads():
 
 @pytest.fixture(scope='module')
 def model(tmp_path_factory):
-    spec = ModelSpec(
-        name='tiny',
-        encoder='resnet18',
-        options={'encoder_depth': 3, 'decoder_channels': [16, 8, 8]},
-        input_size=(64, 96),
-    )
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp('models') / 'tiny'
-    write_model(folder, spec, SegmentationNetwork(spec).state_dict())
-    return folder
+    return write_tiny_model(tmp_path_factory.mktemp('models') / 'tiny')
 
 
 @pytest.fixture(scope='module')

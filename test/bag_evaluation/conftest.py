@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tiny_models import write_tiny_model
 from verbs import verb
 
 from surgseg_ros.bags.writing import START_TIME_NS, write_image_bag
-from surgseg_ros.core.model_folder import ModelSpec, write_model
-from surgseg_ros.core.runtimes.pytorch import SegmentationNetwork
 
 main = verb('evaluate_bag')
 
@@ -21,17 +20,7 @@ SIZE = (48, 80)
 
 @pytest.fixture(scope='session')
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp('model')
-    spec = ModelSpec(
-        name='tiny',
-        encoder='resnet18',
-        options={'encoder_depth': 3, 'decoder_channels': [16, 8, 8]},
-        input_size=(64, 96),
-        intended_use='demo',
-    )
-    torch.manual_seed(0)
-    write_model(folder, spec, SegmentationNetwork(spec).state_dict())
-    return folder
+    return write_tiny_model(tmp_path_factory.mktemp('model'), intended_use='demo')
 
 
 @pytest.fixture(autouse=True)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from tiny_models import tiny_spec
 
 from surgseg_ros.benchmarking import floors
 from surgseg_ros.benchmarking.stages import STAGES
@@ -15,12 +16,7 @@ from surgseg_ros.core.labels import CLASS_COUNT
 from surgseg_ros.core.model_folder import ModelSpec
 from surgseg_ros.core.runtimes.base import has_instructions
 
-SPEC = ModelSpec(
-    name='tiny',
-    encoder='resnet18',
-    options={'encoder_depth': 3, 'decoder_channels': [16, 8, 8]},
-    input_size=(64, 96),
-)
+SPEC = tiny_spec()
 RATES = floors.Rates({'f32': 1e9, 'bf16': 2e9}, copy=1e6, link=0.0)
 SIZE = (100, 200)
 PIXELS, FITTED = 100 * 200, 64 * 96

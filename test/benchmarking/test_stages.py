@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from nodes import write_tiny_model
+from tiny_models import write_tiny_model
 from verbs import verb
 
 from surgseg_ros.benchmarking import floors, stages

@@ -8,20 +8,16 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from tiny_models import tiny_spec
 from verbs import verb
 
-from surgseg_ros.core.model_folder import ModelSpec, read_spec, write_model
+from surgseg_ros.core.model_folder import read_spec, write_model
 from surgseg_ros.core.runtimes.pytorch import SegmentationNetwork
 from surgseg_ros.training.model_card import model_card
 
 main = verb('calibrate')
 
-SPEC = ModelSpec(
-    name='tiny',
-    encoder='resnet18',
-    options={'encoder_depth': 3, 'decoder_channels': [8, 8, 8]},
-    input_size=(64, 96),
-)
+SPEC = tiny_spec()
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@
 from pathlib import Path
 
 import pytest
+import tiny_models
 import torch
 
 from surgseg_ros.core.model_folder import ModelSpec, write_model
@@ -12,13 +13,7 @@ from surgseg_ros.core.runtimes.pytorch import SegmentationNetwork
 
 @pytest.fixture(scope='session')
 def tiny_spec() -> ModelSpec:
-    return ModelSpec(
-        name='tiny',
-        encoder='resnet18',
-        options={'encoder_depth': 3, 'decoder_channels': [16, 8, 8]},
-        input_size=(64, 96),
-        intended_use='demo',
-    )
+    return tiny_models.tiny_spec(intended_use='demo')
 
 
 @pytest.fixture(scope='session')

@@ -373,8 +373,9 @@ def test_tools_of_synthetic_scenes_are_separated():
         minimum = 4e-4 * frame.mask.size
         true = [frame.instances == t.number for t in instruments if t.label == ROBOTIC_TOOL]
         true = [own for own in true if own.sum() >= minimum]
-        drawn = instance_image(find(frame.mask), frame.mask)
-        numbers = [n for n, i in enumerate(find(frame.mask), 1) if i.label == ROBOTIC_TOOL]
+        seen = find(frame.mask)
+        drawn = instance_image(seen, frame.mask)
+        numbers = [n for n, i in enumerate(seen, 1) if i.label == ROBOTIC_TOOL]
         ours = [drawn == n for n in numbers if (drawn == n).sum() >= minimum]
         found, wanted = found + len(ours), wanted + len(true)
         matched += sum(any(_iou(a, b) >= 0.5 for b in ours) for a in true)

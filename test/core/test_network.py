@@ -39,13 +39,13 @@ def test_building_a_network_downloads_nothing(
     monkeypatch.setattr(socket, 'getaddrinfo', refuse)
     SegmentationNetwork(tiny_spec)
     assert not tried
-    SegmentationNetwork(replace(tiny_spec, encoder='tu-resnet18'))
+    SegmentationNetwork(replace(tiny_spec, encoder='resnet18'))
 
 
 @pytest.mark.parametrize(
     ('changes', 'message'),
     [
-        ({'architecture': 'Vnet'}, "Vnet with encoder 'resnet18'.* expected one of .*unet"),
+        ({'architecture': 'Vnet'}, "Vnet with encoder 'tu-resnet18'.* expected one of .*unet"),
         ({'encoder': 'resnet17'}, "encoder 'resnet17'"),
         ({'encoder': 'tu-resnet17'}, "encoder 'tu-resnet17'"),
         ({'options': {'decoder_chanels': [1]}}, r"options \['decoder_chanels'\] are none of"),

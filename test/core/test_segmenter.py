@@ -254,7 +254,7 @@ def test_rejects_a_folder_with_weights_of_another_network(
     tiny_model: Path, tiny_spec: ModelSpec, tiny_network: SegmentationNetwork
 ) -> None:
     write_model(tiny_model, replace(tiny_spec, options={}), tiny_network.state_dict())
-    with pytest.raises(ModelError, match='not those of Unet with resnet18'):
+    with pytest.raises(ModelError, match='not those of Unet with tu-resnet18'):
         Segmenter.load(tiny_model, 'cpu', 'torch')
 
 

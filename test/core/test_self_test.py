@@ -6,10 +6,9 @@ import hashlib
 
 import numpy as np
 import pytest
-import torch
+from tiny_models import write_tiny_model
 
-from surgseg_ros.core.model_folder import ModelError, ModelSpec, read_model, write_model
-from surgseg_ros.core.runtimes.pytorch import SegmentationNetwork
+from surgseg_ros.core.model_folder import ModelError, read_model, write_model
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.core.self_test import add_self_test, check_self_test, draw
 
@@ -19,11 +18,7 @@ SIZE = (64, 96)
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
     """Return a model folder with random weights and a self-test."""
-    folder = tmp_path_factory.mktemp('model')
-    options = {'encoder_depth': 3, 'decoder_channels': [16, 8, 8]}
-    spec = ModelSpec(name='tiny', encoder='resnet18', options=options, input_size=SIZE)
-    torch.manual_seed(0)
-    write_model(folder, spec, SegmentationNetwork(spec).state_dict())
+    folder = write_tiny_model(tmp_path_factory.mktemp('model'), input_size=SIZE)
     add_self_test(folder)
     return folder
 

@@ -7,20 +7,16 @@ import sys
 import numpy as np
 import pytest
 import torch
+from tiny_models import tiny_spec
 
-from surgseg_ros.core.model_folder import ModelSpec, write_model
+from surgseg_ros.core.model_folder import write_model
 from surgseg_ros.core.runtimes.pytorch import SegmentationNetwork
 from surgseg_ros.exporting import conversion
 from surgseg_ros.exporting.conversion import convert_model
 
 pytest.importorskip('openvino', reason='pip install openvino')
 
-SPEC = ModelSpec(
-    name='tiny',
-    encoder='resnet18',
-    options={'encoder_depth': 3, 'decoder_channels': [16, 8, 8]},
-    input_size=(64, 96),
-)
+SPEC = tiny_spec()
 
 
 @pytest.fixture(scope='module')

@@ -12,12 +12,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from tiny_models import tiny_spec
 from verbs import verb
 
 from surgseg_ros.core.model_folder import (
     EXPORT_FILES,
     ModelError,
-    ModelSpec,
     read_model,
     read_spec,
     write_model,
@@ -32,13 +32,7 @@ pytestmark = pytest.mark.usefixtures('one_thread')
 
 main = verb('export')
 
-SPEC = ModelSpec(
-    name='tiny',
-    encoder='resnet18',
-    options={'encoder_depth': 3, 'decoder_channels': [16, 8, 8]},
-    input_size=(64, 96),
-    temperature=1.25,
-)
+SPEC = tiny_spec(temperature=1.25)
 IMAGE = np.random.default_rng(7).integers(0, 256, (100, 130, 3), np.uint8)
 
 # Telemetry that `import_library` blocks may have been imported before by another test.

@@ -11,8 +11,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from tiny_models import tiny_spec
 
-from surgseg_ros.core.model_folder import EXPORT_FILES, ModelSpec, write_model
+from surgseg_ros.core.model_folder import EXPORT_FILES, write_model
 from surgseg_ros.core.runtimes import RUNTIMES
 from surgseg_ros.core.runtimes.pytorch import SegmentationNetwork
 from surgseg_ros.exporting.export import BACKENDS, convert
@@ -78,12 +79,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for library in (name for backend in BACKENDS.values() for name in backend.libraries):
         if find_spec(library) is None:
             pytest.skip(f'{library} is not installed here')
-    spec = ModelSpec(
-        name='tiny',
-        encoder='resnet18',
-        options={'encoder_depth': 3, 'decoder_channels': [16, 8, 8]},
-        input_size=(64, 96),
-    )
+    spec = tiny_spec()
     folder = tmp_path_factory.mktemp('exported')
     network = SegmentationNetwork(spec).eval()
     written = write_model(folder, spec, network.state_dict())

@@ -12,16 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rclpy
-import torch
 import yaml
 from rclpy.executors import SingleThreadedExecutor
 from sensor_msgs.msg import Image
 from started import running
+from tiny_models import write_tiny_model
 
 from surgseg_ros.bags.writing import START_TIME_NS, write_image_bag
-from surgseg_ros.core.model_folder import ModelSpec, write_model
 from surgseg_ros.core.parameters import TABLE
-from surgseg_ros.core.runtimes.pytorch import SegmentationNetwork
 from surgseg_ros.messages.serialization import IMAGE, TYPES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -235,11 +233,7 @@ def stamps_of_masks(prefix):
 
 @pytest.fixture
 def model(tmp_path):
-    torch.manual_seed(0)
-    options = {'encoder_depth': 3, 'decoder_channels': [16, 8, 8]}
-    spec = ModelSpec(name='tiny', encoder='resnet18', options=options, input_size=(64, 96))
-    write_model(tmp_path / 'model', spec, SegmentationNetwork(spec).state_dict())
-    return tmp_path / 'model'
+    return write_tiny_model(tmp_path / 'model')
 
 
 @pytest.mark.timeout(TIMEOUT_S)

@@ -7,8 +7,8 @@ import subprocess
 
 import pytest
 from bench import REPOSITORY, TIMEOUT_S, Bench, until
-from nodes import write_tiny_model
 from started import running
+from tiny_models import write_tiny_model
 
 PAGE = (REPOSITORY / 'docs' / 'lifecycle_managers.md').read_text()
 

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 import yaml
 from bench import TIMEOUT_S, Bench, image_cdr, make_image, stamp_ns, until
-from nodes import CHOSEN, write_tiny_model
+from nodes import CHOSEN
 from sensor_msgs.msg import Image
+from tiny_models import write_tiny_model
 
 from tools.soak.shared_memory import clear_shared_memory
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import rclpy
 from bench import Bench
-from nodes import NodeInProcess, NodeProcess, write_tiny_model
+from nodes import NodeInProcess, NodeProcess
+from tiny_models import write_tiny_model
 
 
 @pytest.fixture(scope='session')

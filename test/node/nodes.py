@@ -13,15 +13,12 @@ from typing import Any, Final
 
 import numpy as np
 import rclpy
-import torch
 from bench import REPOSITORY, TIMEOUT_S, Bench, until
 from numpy.typing import NDArray
 from rclpy.parameter import Parameter
 from started import end
 
 from surgseg_ros.core.gates import GATES
-from surgseg_ros.core.model_folder import ModelSpec, write_model
-from surgseg_ros.core.runtimes.pytorch import SegmentationNetwork
 from surgseg_ros.core.segmentation import Segmentation
 from surgseg_ros.node.entry_points import spin
 from surgseg_ros.node.lifecycle import ServiceThreadExecutor
@@ -124,19 +121,6 @@ def segmenter_attributes(name: str) -> dict[str, Any]:
         'max_in_flight': 1,
         'warm_up': lambda *sizes: None,
     }
-
-
-def write_tiny_model(folder: Path, seed: int = 0, name: str = 'tiny', **changes: Any) -> Path:
-    spec = ModelSpec(
-        name=name,
-        encoder='resnet18',
-        options={'encoder_depth': 3, 'decoder_channels': [16, 8, 8]},
-        input_size=(64, 96),
-        **changes,
-    )
-    torch.manual_seed(seed)
-    write_model(folder, spec, SegmentationNetwork(spec).state_dict())
-    return folder
 
 
 class SlowNetwork:

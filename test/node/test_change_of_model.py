@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 from bench import TIMEOUT_S, image_cdr, make_image, stamp_ns, until
-from nodes import segmenter_attributes, write_tiny_model
+from nodes import segmenter_attributes
 from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
+from tiny_models import write_tiny_model
 
 from surgseg_ros.core.segmentation import Segmentation
 from surgseg_ros.core.segmenter import Segmenter

@@ -5,10 +5,10 @@ import cv2
 import numpy as np
 import pytest
 from bench import FRAME_ID, image_cdr, make_image, stamp_ns, until
-from nodes import write_tiny_model
 from rclpy.duration import Duration
 from rclpy.qos import ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
+from tiny_models import write_tiny_model
 from vision_msgs.msg import Detection2DArray
 
 from surgseg_ros.core.detections import find_instruments, instance_image
@@ -227,7 +227,7 @@ def test_a_model_not_trained_on_surgery_is_never_better_than_degraded(
     degraded = status.wait_for_reason('degraded', reason)
     assert degraded.level == b'\x01'
     assert degraded.values[3].value == f'model_{intended_use}'
-    other = write_tiny_model(tmp_path / 'other', 7, 'other', intended_use=intended_use)
+    other = write_tiny_model(tmp_path / 'other', 7, name='other', intended_use=intended_use)
     assert bench.set(model=str(other)).successful
     own_node.logs.wait_for_text('the model is now other')
     (advice,) = [x for x in own_node.logs.messages if f'(model_{intended_use})' in x]

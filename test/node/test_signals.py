@@ -22,11 +22,12 @@ import pytest
 from bench import TIMEOUT_S, image_cdr, make_image, until
 from lifecycle_msgs.msg import Transition, TransitionEvent
 from lifecycle_msgs.srv import ChangeState
-from nodes import NodeProcess, write_tiny_model
+from nodes import NodeProcess
 from rcl_interfaces.srv import SetParametersAtomically
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image
 from started import NODE_GIB, end, room_for
+from tiny_models import write_tiny_model
 from vision_msgs.msg import Detection2DArray
 
 INT, TERM = signal.SIGINT, signal.SIGTERM

@@ -29,7 +29,7 @@ def recipe() -> str:
     """Return YAML settings for a small model and four steps."""
     return """
 intended_use: demo
-encoder: resnet18
+encoder: tu-resnet18
 options: {encoder_depth: 3, decoder_channels: [16, 8, 8]}
 input_size: [64, 96]
 crop_size: [64, 64]

@@ -34,7 +34,10 @@ def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
             ['batch_size=1', 'architecture=DeepLabV3Plus', 'options={}'],
             'batch_size is 1, with which DeepLabV3Plus',
         ),
-        (['crop_size=[32, 32]', 'architecture=DPT', 'options={}'], 'cannot be built'),
+        (
+            ['crop_size=[32, 32]', 'encoder=resnet18', 'architecture=DPT', 'options={}'],
+            'cannot be built',
+        ),
         (['learning_rate=.inf'], 'learning_rate is inf'),
         (['learning_rate=.nan'], 'learning_rate is nan'),
         (['seed=-1'], 'seed is -1'),

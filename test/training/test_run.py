@@ -22,8 +22,8 @@ main = verb('train')
 
 SETTINGS = {
     'intended_use': 'demo',
-    'encoder': 'resnet18',
-    'options': '{decoder_channels: [16, 8, 8, 8, 8]}',
+    'encoder': 'tu-resnet18',
+    'options': '{encoder_depth: 3, decoder_channels: [16, 8, 8]}',
     'input_size': '[64, 96]',
     'crop_size': '[64, 64]',
     'validation_share': 0.3,
@@ -164,12 +164,12 @@ def test_logs_and_images_are_written(tmp_path, arguments):
 def test_accumulated_small_batches_equal_a_large_one(tmp_path, arguments):
     """Without batch normalization, the mean of the gradients is that of the large batch."""
     same = ['steps=4', 'dice_weight=0', 'ema_decay=0', 'optimizer=adam', 'select=loss']
-    plain = 'options={decoder_channels: [16, 8, 8, 8, 8], decoder_use_norm: identity}'
+    plain = 'options={encoder_depth: 3, decoder_channels: [16, 8, 8], decoder_use_norm: identity}'
     sizes = {'large': [4, 1], 'added': [2, 2], 'small': [2, 1]}
     weights = {}
     for name, (batch, accumulate) in sizes.items():
         count = [f'batch_size={batch}', f'accumulate={accumulate}']
-        assert main(arguments(name, *same, plain, 'encoder=vgg11', *count)) == 0
+        assert main(arguments(name, *same, plain, 'encoder=tu-convnext_atto', *count)) == 0
         tensors = read_model(tmp_path / name)[1]
         weights[name] = torch.cat([tensors[key].flatten() for key in sorted(tensors)])
     # Adam divides by the size of the gradient, so where that is almost 0, rounding errors matter.
@@ -180,7 +180,7 @@ def test_accumulated_small_batches_equal_a_large_one(tmp_path, arguments):
 def test_the_recipe_of_the_paper_runs_at_a_small_size(tmp_path, longer):
     """Its file with smaller sizes: epochs over the frames, random frames for validation."""
     settings = [
-        *(f'data={longer}', f'output={tmp_path / "model"}', 'encoder=resnet18', 'epochs=2'),
+        *(f'data={longer}', f'output={tmp_path / "model"}', 'encoder=tu-resnet18', 'epochs=2'),
         *('encoder_weights=none', 'input_size=[64, 64]', 'crop_size=[64, 64]', 'batch_size=4'),
     ]
     with pytest.warns(UserWarning, match='split by frame'):

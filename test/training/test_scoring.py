@@ -23,7 +23,7 @@ from surgseg_ros.training.scoring import (
 
 SPEC = ModelSpec(
     name='by hand',
-    encoder='resnet18',
+    encoder='tu-resnet18',
     options={'encoder_depth': 3, 'decoder_channels': [8, 8, 8]},
     input_size=(64, 64),
     fit='stretch',

@@ -123,14 +123,15 @@ def test_normalization_is_that_of_the_file_of_the_encoder(tmp_path, config):
     metadata = {'source': 'a package', 'license': 'Apache-2.0', 'mean': '[0.5, 0.5, 0.25]'}
     tensors = encoder.state_dict()
     safetensors.torch.save_file(tensors, path, metadata)
-    assert main(['--config', str(config), f'encoder_weights={path}', 'steps=1']) == 0
+    settings = ['encoder=resnet18', f'encoder_weights={path}', 'steps=1']
+    assert main(['--config', str(config), *settings]) == 0
     spec = read_model(tmp_path / 'model')[0]
     assert spec.mean == (0.5, 0.5, 0.25)
     assert spec.training['encoder_weights'] == {'source': 'a package', 'license': 'Apache-2.0'}
     written = (tmp_path / 'model/README.md').read_text()
     assert 'resnet18.safetensors (weights of a package, license Apache-2.0)' in written
-    settings = [f'output={tmp_path / "more"}', f'start={tmp_path / "model"}', 'steps=1']
-    assert main(['--config', str(config), *settings]) == 0
+    more = ['encoder=resnet18', f'output={tmp_path / "more"}', f'start={tmp_path / "model"}']
+    assert main(['--config', str(config), *more, 'steps=1']) == 0
     assert read_model(tmp_path / 'more')[0].mean == (0.5, 0.5, 0.25)
     assert 'license Apache-2.0' in (tmp_path / 'more/README.md').read_text()
 
@@ -256,7 +257,7 @@ def test_the_intended_use_depends_on_the_training_data(
         (video / DRAWN_FILE).write_text('{}')
     if start:
         options = {'encoder_depth': 3, 'decoder_channels': [16, 8, 8]}
-        spec = ModelSpec(name='first', encoder='resnet18', options=options, intended_use=start)
+        spec = ModelSpec(name='first', encoder='tu-resnet18', options=options, intended_use=start)
         write_model(tmp_path / 'start', spec, SegmentationNetwork(spec).state_dict())
         start = str(tmp_path / 'start')
     config = TrainConfig(data=str(data), output='o', steps=1, start=start, intended_use=chosen)

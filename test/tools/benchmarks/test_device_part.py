@@ -4,9 +4,8 @@
 from pathlib import Path
 
 import pytest
+from tiny_models import write_tiny_model
 
-from surgseg_ros.core.model_folder import ModelSpec, write_model
-from surgseg_ros.core.runtimes.pytorch import SegmentationNetwork
 from tools.benchmarks import device_part
 from tools.benchmarks.device_part import Row, table
 
@@ -17,9 +16,7 @@ def test_a_row_reports_the_ratios_and_the_rate() -> None:
 
 
 def test_all_are_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = {'encoder_depth': 3, 'decoder_channels': [16, 8, 8]}
-    spec = ModelSpec(name='tiny', encoder='resnet18', options=options, input_size=(64, 96))
-    write_model(tmp_path, spec, SegmentationNetwork(spec).state_dict())
+    write_tiny_model(tmp_path)
     arguments = ['--model', str(tmp_path), '--device', 'cpu', '--size', '96x64', '--rounds', '1']
     assert device_part.main(arguments) == 0
     text = capsys.readouterr().out

@@ -12,7 +12,7 @@ from tools.benchmarks.loading import draw, main, summarize
 from tools.benchmarks.steps import Pair, frames_per_s
 
 TINY = [
-    'encoder=resnet18',
+    'encoder=tu-resnet18',
     'options={encoder_depth: 3, decoder_channels: [16, 8, 8]}',
     'input_size=[64, 96]',
     'crop_size=[32, 64]',

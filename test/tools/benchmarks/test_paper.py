@@ -8,19 +8,14 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from tiny_models import tiny_spec
 
-from surgseg_ros.core.model_folder import ModelSpec, read_spec, write_model
+from surgseg_ros.core.model_folder import read_spec, write_model
 from surgseg_ros.core.runtimes.pytorch import SegmentationNetwork
 from tools.benchmarks import paper
 from tools.benchmarks.variants import RefusedError, alternate, export_at
 
-SPEC = ModelSpec(
-    name='tiny',
-    encoder='resnet18',
-    options={'encoder_depth': 3, 'decoder_channels': [16, 8, 8]},
-    input_size=(64, 64),
-    intended_use='demo',
-)
+SPEC = tiny_spec(input_size=(64, 64), intended_use='demo')
 
 needs_openvino = pytest.mark.skipif(
     not importlib.util.find_spec('openvino'), reason='openvino is not installed'

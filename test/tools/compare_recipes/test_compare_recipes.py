@@ -104,7 +104,7 @@ def tiny(monkeypatch, tmp_path):
         },
     )
     network = [
-        'encoder=resnet18',
+        'encoder=tu-resnet18',
         'options={encoder_depth: 3, decoder_channels: [8, 8, 8]}',
         *('input_size=[64, 64]', 'crop_size=[64, 64]', 'batch_size=2'),
     ]

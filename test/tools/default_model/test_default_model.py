@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from tiny_models import tiny_spec
 
-from surgseg_ros.core.model_folder import ModelSpec, read_model, read_spec, write_model
+from surgseg_ros.core.model_folder import read_model, read_spec, write_model
 from surgseg_ros.core.runtimes.pytorch import SegmentationNetwork
 from surgseg_ros.training.config import read_config
 from surgseg_ros.training.dataset import find_samples
@@ -21,13 +22,7 @@ from tools.default_model import __main__ as default_model
 from tools.default_model.pasting import paste
 from tools.runs import StepError, Videos, draw
 
-SPEC = ModelSpec(
-    name='tiny',
-    encoder='resnet18',
-    options={'encoder_depth': 3, 'decoder_channels': [8, 8, 8]},
-    input_size=(64, 64),
-    intended_use='synthetic',
-)
+SPEC = tiny_spec(input_size=(64, 64), intended_use='synthetic')
 
 
 BLENDER = ['--blender-python', sys.executable]

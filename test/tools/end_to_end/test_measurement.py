@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from nodes import write_tiny_model
+from tiny_models import write_tiny_model
 from verbs import verb
 
 from surgseg_ros.benchmarking.report import ratios, sum_up

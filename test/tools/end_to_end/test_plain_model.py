@@ -4,7 +4,7 @@
 from pathlib import Path
 
 import numpy as np
-from nodes import write_tiny_model
+from tiny_models import write_tiny_model
 
 from surgseg_ros.core.segmenter import Segmenter
 from tools.end_to_end.plain_model import PlainModel
