@@ -46,6 +46,9 @@ OF_IMAGES: Final = (
 OF_INSTRUMENTS: Final = frozenset({'least_area', 'min_detection_score', 'track_lost_ms'})
 """Parameters that do not affect masks."""
 
+OF_MASKS: Final = OF_INSTRUMENTS | {'roi_mode'}
+"""Parameters that apply to --masks."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """
@@ -98,7 +101,7 @@ def _predict_from_images(options: argparse.Namespace, parameters: GivenParameter
 
 
 def _predict_from_masks(options: argparse.Namespace) -> int:
-    parameters = resolve_parameters(options, {}, {}, OF_INSTRUMENTS)
+    parameters = resolve_parameters(options, {}, {}, OF_MASKS)
     check_new_folder(options.output)
     if text := parameters.ignored_line():
         print(f'predict: {text}', file=sys.stderr)
@@ -136,7 +139,8 @@ def _parser() -> argparse.ArgumentParser:
         'video_*/instances/000000060.png, their points as video_*/instruments/000000060.json')
     add('--masks', type=Path, metavar='DIR',
         help='with --instruments: find those of these masks, video_*/segmentation/*.png, instead '
-        'of images; no model is needed, and --output must be new or empty')
+        'of images; no model is needed, and --output must be new or empty; with --param '
+        'roi_mode:=auto, the images beside the masks show what the endoscope fills')
     add('--every', type=positive_int, metavar='N',
         help='take frames whose number is a multiple of N (default: all images of a folder, '
         f'the frames of a data set that have a mask, each {VIDEO_EVERY}th of a video)')

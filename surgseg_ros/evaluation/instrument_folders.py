@@ -8,7 +8,7 @@ Each frame has an image of the pixels of its instruments and a JSON file of thei
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from heapq import merge
 from itertools import groupby
 from operator import itemgetter
@@ -41,11 +41,13 @@ from surgseg_ros.core.stereo_calibration import (
     StereoError,
     read_stereo_calibration,
 )
-from surgseg_ros.evaluation.frames import Source, write_png
+from surgseg_ros.evaluation.frames import Source, read_image_file, write_png
 from surgseg_ros.evaluation.layout import (
+    IMAGE_FOLDERS,
     MASK_FOLDER,
     FrameError,
     find_cameras,
+    find_images,
     find_masks,
     find_videos,
     find_views,
@@ -233,14 +235,15 @@ def predict_from_masks(
 
     :param masks: folder of `video_*/segmentation`, or of `video_*/{left,right}/segmentation`.
     :param output: folder in which the folders of each video are created.
-    :param settings: only `least_area` and `track_lost_ms` are used.
+    :param settings: only `least_area`, `track_lost_ms` and `roi_mode` are used. With ROI_AUTO, the
+        images beside the masks show which part the endoscope fills; outside there is no decision.
     :param locator: computes the 3-D positions in stereo videos.
     :return: the number of masks.
-    :raises ValueError: if there are none, or one is not a mask.
+    :raises ValueError: if there are none, one is not a mask, or an image is missing.
     :raises OSError: if a file cannot be written.
     """
-    views = {name: find_masks(view) for name, view in find_views(masks).items()}
-    total = sum(map(len, views.values()))
+    views = find_views(masks)
+    total = sum(len(find_masks(view)) for view in views.values())
     if not total:
         raise FrameError(
             f'{str(masks)!r} holds no video_*/{MASK_FOLDER}/*.png: give the folder that holds the '
@@ -248,18 +251,28 @@ def predict_from_masks(
         )
     with tqdm(total=total, unit='frame', leave=False) as bar:
         for video, names in groupby(views, lambda name: name.split('/')[0]):
-            cameras = list(names)
-            pipelines = [_begin(output / name, settings) for name in cameras]
-            paths = [[(path.name, path) for path in views[name]] for name in cameras]
-            for _, frames in group_frames(paths):
-                results = [_find(pipelines[camera], path, settings) for camera, path in frames]
-                located = locator.locate(video, results)
-                for (camera, path), result in zip(frames, results, strict=True):
-                    written = output / cameras[camera] / MASK_FOLDER / path.name
-                    found = result.segmentation, result.instruments
-                    write_instruments(written, *found, () if camera else located)
-                    bar.update()
+            cameras = {output / name: views[name] for name in names}
+            for count in _predict_video(video, cameras, settings, locator):
+                bar.update(count)
     return total
+
+
+def _predict_video(
+    video: str, cameras: Mapping[Path, Path], settings: PipelineSettings, locator: Locator
+) -> Iterator[int]:
+    """Write the instruments of a video, and yield the number of masks of each frame."""
+    outputs = list(cameras)
+    pipelines = [_begin(folder, settings) for folder in outputs]
+    images = [find_images(view) for view in cameras.values()]
+    paths = [[(path.name, path) for path in find_masks(view)] for view in cameras.values()]
+    for _, frames in group_frames(paths):
+        results = [_find(pipelines[n], path, images[n], settings) for n, path in frames]
+        located = locator.locate(video, results)
+        for (camera, path), result in zip(frames, results, strict=True):
+            written = outputs[camera] / MASK_FOLDER / path.name
+            found = result.segmentation, result.instruments
+            write_instruments(written, *found, () if camera else located)
+        yield len(frames)
 
 
 def _begin(video: Path, settings: PipelineSettings) -> CameraPipeline:
@@ -268,20 +281,48 @@ def _begin(video: Path, settings: PipelineSettings) -> CameraPipeline:
     return CameraPipeline(settings)
 
 
-def _find(pipeline: CameraPipeline, path: Path, settings: PipelineSettings) -> FrameResult:
-    """Find the instruments of a mask."""
-    decision = Decision(_with_full_confidence(read_mask(path)), least_area=settings.least_area)
+def _find(
+    pipeline: CameraPipeline, path: Path, images: Mapping[int, Path], settings: PipelineSettings
+) -> FrameResult:
+    """Find the instruments of a mask; the images are those of its video, by number."""
+    mask, roi = read_mask(path), None
+    if pipeline.finds_roi:
+        roi = pipeline.find_roi(_image_of(path, mask, images))
+    decision = Decision(_with_full_confidence(mask, roi), least_area=settings.least_area)
     result = pipeline.track(complete(decision))
     if result.error:
         raise result.error
     return result
 
 
-def _with_full_confidence(mask: NDArray[np.uint8]) -> Segmentation:
-    """Create a segmentation with a confidence of 1 everywhere."""
+def _image_of(
+    path: Path, mask: NDArray[np.uint8], images: Mapping[int, Path]
+) -> NDArray[np.uint8]:
+    """Read the image of a mask, by the number that is its name."""
+    image_path = images.get(int(path.stem)) if path.stem.isdecimal() else None
+    if image_path is None:
+        raise FrameError(
+            f'{path}: roi_mode auto needs its image, in {" or ".join(IMAGE_FOLDERS)} beside '
+            f'{MASK_FOLDER}: add the images, or leave roi_mode out'
+        )
+    image = read_image_file(image_path)
+    if image.shape[:2] != mask.shape:
+        raise FrameError(
+            f'{path}: has {mask.shape[::-1]} columns and rows, its image {image_path} '
+            f'{image.shape[1::-1]}: both must have the same size'
+        )
+    return image
+
+
+def _with_full_confidence(mask: NDArray[np.uint8], roi: Roi | None) -> Segmentation:
+    """Create a segmentation of a region, None for all, with a confidence of 1 everywhere."""
     whole = Roi(0, 0, mask.shape[1], mask.shape[0])
     confidence = GridConfidence(np.full((1, 1), 255, np.uint8), whole)
-    return Segmentation(mask, grid_confidence=confidence, roi=_segmented_part(mask))
+    if roi is None:
+        return Segmentation(mask, grid_confidence=confidence, roi=_segmented_part(mask))
+    inside = np.full_like(mask, NO_DECISION)
+    np.maximum(roi.view(mask), roi.outside(), out=roi.view(inside))
+    return Segmentation(inside, grid_confidence=confidence, roi=roi)
 
 
 _MIN_DECIDED: Final = 0.6

@@ -132,6 +132,42 @@ def test_instruments_of_given_masks_enter_where_no_decision_ends(tmp_path, circl
     assert Field(SIZE, roi).gaps(np.array([x.xy_px for x in entries])) == pytest.approx(0, abs=1.5)
 
 
+def write_round_view(folder, circle, count):
+    """Write masks of background outside a circle, and images that are black there."""
+    roi = Roi(110, 5, 261, 261, circle)
+    is_inside = np.zeros(SIZE, np.uint8)
+    roi.view(is_inside)[roi.outside() == 0] = 1
+    for name, image in (
+        ('segmentation', crossing_tools() * is_inside),
+        ('rgb', np.repeat((150 * is_inside)[..., None], 3, axis=2)),
+    ):
+        (folder / 'video_1' / name).mkdir(parents=True)
+        for number in range(count):
+            cv2.imwrite(str(folder / 'video_1' / name / f'{number:09d}.png'), image)
+
+
+def test_images_beside_given_masks_show_where_instruments_enter(tmp_path):
+    circle = Circle(240, 135, 130)
+    write_round_view(tmp_path / 'masks', circle, 11)
+    words = '--instruments', '--param', 'roi_mode:=auto'
+    assert from_masks(tmp_path / 'masks', tmp_path / 'out', *words) == 0
+    frame = read_video(tmp_path / 'out', 'video_1')[-1]  # the borders are confirmed by then
+    assert (frame.instances[circle.distances(*np.indices(SIZE)) > 133] == 255).all()
+    points = [x for one in frame.listed for x in one.geometry.keypoints]
+    entries = [x.xy_px for x in points if x.kind == KeypointKind.SHAFT_ENTRY and not x.is_hidden]
+    assert len(entries) == 2
+    away = circle.distances(*np.array(entries)[:, ::-1].T)
+    assert away == pytest.approx(130, abs=3)
+
+
+def test_rejects_masks_without_images_that_roi_mode_auto_needs(tmp_path, capsys):
+    write_round_view(tmp_path / 'masks', Circle(240, 135, 130), 2)
+    (tmp_path / 'masks/video_1/rgb/000000001.png').unlink()
+    words = '--instruments', '--param', 'roi_mode:=auto'
+    assert from_masks(tmp_path / 'masks', tmp_path / 'out', *words) == 2
+    assert 'roi_mode auto needs its image' in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ('words', 'expected'),
     [
