@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from typing import Final
 
@@ -95,7 +96,7 @@ def _join_coinciding(tools: list[ToolParts]) -> list[ToolParts]:
     for tool in tools:
         rim = np.concatenate([part.rim for part in tool.parts]).astype(np.float32)
         for known, other in kept:
-            if _coincide(rim, other):
+            if not _are_split(tool, known) and _coincide(rim, other):
                 known.shafts.extend(tool.shafts)
                 for part in (*tool.wrists, *tool.claspers):
                     known.add(part)
@@ -104,6 +105,12 @@ def _join_coinciding(tools: list[ToolParts]) -> list[ToolParts]:
         else:
             kept.append((tool, rim))
     return [tool for tool, _ in kept]
+
+
+def _are_split(first: ToolParts, second: ToolParts) -> bool:
+    """Return whether the shafts of two tools touch: only those of a split region do."""
+    pairs = itertools.product(first.shafts, second.shafts)
+    return any(touch(one, other, one.step) for one, other in pairs)
 
 
 def _coincide(first: NDArray[np.float32], second: NDArray[np.float32]) -> bool:

@@ -45,7 +45,9 @@ def join_shafts(
             if _enter_separately(*known, field) or _ends_in_wrist(*known, ends):
                 continue
             apart = continues(*known) and _is_bridged(group, part, mask)
-            if apart or _is_visible_beside(*known) or _are_parallel_ears(*known, ends):
+            may_be_ears = not all(field.touches(one.rim).any() for one in known)
+            may_be_ears = may_be_ears and _are_parallel_ears(*known, ends)
+            if apart or _is_visible_beside(*known) or may_be_ears:
                 group.append(part)
                 break
         else:

@@ -69,6 +69,26 @@ def test_a_rod_that_is_taken_for_shaft_and_clasper_is_one_uncertain_tool(width):
     assert len(found.parts.shafts) == 2
 
 
+@pytest.mark.parametrize(('gap', 'count'), [(0, 2), (3, 1)])
+def test_shafts_that_were_split_are_not_joined_again(gap, count):
+    """Those that nearly coincide are one rod if something else lies between them."""
+    points = np.stack(np.meshgrid(np.arange(240.0), np.arange(240.0)), axis=-1).reshape(-1, 2)
+    across = points @ np.array([-0.6, 0.8])
+    shafts = [
+        Part(SHAFT, points[(across >= start) & (across < stop)], 1)
+        for start, stop in ((0, 30), (30 + gap, 36 + gap))
+    ]
+    tools = [ToolParts([shaft], [], []) for shaft in shafts]
+    assert len(robotic_tools._join_coinciding(tools)) == count
+
+
+def test_shafts_that_enter_beside_a_wrist_that_does_not_are_two():
+    mask = bar(empty(), (-20, 60), (180, 90), 40, SHAFT)
+    bar(mask, (-20, 180), (90, 180), 60, SHAFT)
+    bar(mask, (80, 150), (230, 140), 90, WRIST)
+    assert len(find(mask)) == 2
+
+
 def test_parallel_shafts_beside_each_other_are_two():
     mask = bar(empty(), (-20, 60), (300, 200), 24, SHAFT)
     bar(mask, (-20, 85), (300, 225), 16, SHAFT)
