@@ -32,6 +32,7 @@ class Arc(NamedTuple):
     :param middle: (2,) halfway along the arc.
     :param start_width: width near the first end, in arbitrary units.
     :param stop_width: width near the other end, in the same units.
+    :param middle_width: width in the middle, in the same units.
     :param residual_px: standard deviation of the samples' distances from the circle.
     """
 
@@ -42,6 +43,7 @@ class Arc(NamedTuple):
     middle: Points
     start_width: float
     stop_width: float
+    middle_width: float
     residual_px: float
 
 
@@ -75,11 +77,15 @@ def fit_arc(points: Points, step_px: float) -> Arc | None:
         angle = first + share * length + (share - 0.5) * step_px / radius
         return centre + value * np.array([math.cos(angle), math.sin(angle)])
 
-    start_width = float(np.count_nonzero(turned <= _END * length))
-    stop_width = float(np.count_nonzero(turned >= (1 - _END) * length))
     start, middle, stop = at(0.0), at(0.5), at(1.0)
+    near_px = _END * length * radius  # not an angle: obliquely seen needles are ellipses
+    start_width, stop_width, both_sides = (
+        float(np.count_nonzero(np.hypot(*(points - point).T) <= near_px))
+        for point in (start, stop, middle)
+    )
     residual = float(np.std(distance))
-    return Arc(centre, radius, start, stop, middle, start_width, stop_width, residual)
+    widths = start_width, stop_width, both_sides / 2
+    return Arc(centre, radius, start, stop, middle, *widths, residual)
 
 
 def _value_at_zero(x: Points, y: Points) -> float:

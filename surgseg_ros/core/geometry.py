@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from surgseg_ros.core.curves import LINE_CELLS, centre_line, fit_arc, resample
+from surgseg_ros.core.curves import LINE_CELLS, Arc, centre_line, fit_arc, resample
 from surgseg_ros.core.detections import Instrument
 from surgseg_ros.core.instances import sample_runs
 from surgseg_ros.core.keypoints import Geometry, Keypoint, KeypointKind, hide_tip, make_point
@@ -23,7 +23,7 @@ from surgseg_ros.core.labels import (
     SUCTION,
     THREAD,
 )
-from surgseg_ros.core.segmentation import Field, Points, Roi
+from surgseg_ros.core.segmentation import Field, Points, Roi, select
 from surgseg_ros.core.strips import fit_strip
 from surgseg_ros.core.tool_geometry import shaft_points, tool_geometry
 
@@ -59,6 +59,12 @@ _PROBE: Final = 0.012
 
 _THREAD_NEAR: Final = 0.03
 """Largest distance from a thread to the end of a needle that it is tied to, in image heights."""
+
+_AT_BORDER: Final = 0.015
+"""An end of a needle is cut off if samples this near to it touch the border, in image heights."""
+
+_THIN: Final = 0.85
+"""The point of a needle is thinner than this, in widths of its middle."""
 
 
 def find_geometries(
@@ -252,11 +258,14 @@ def _needle_geometry(points: Points, threads: Points, field: Field) -> Geometry:
     if arc is None:
         return Geometry()
     ends = [arc.start, arc.stop]
+    is_cut = _are_cut_off(ends, points, field)
     radius_px = _THREAD_NEAR * field.size[0]
     gaps = [float(np.hypot(*(threads - end).T).min(initial=np.inf)) for end in ends]
     fastened = min(gaps) < radius_px and max(gaps) - min(gaps) > radius_px / 2
-    first_is_tail = gaps[0] < gaps[1] if fastened else arc.start_width >= arc.stop_width
+    fastened &= not is_cut[int(np.argmin(gaps))]
+    first_is_tail = gaps[0] < gaps[1] if fastened else _is_first_thicker(arc, is_cut)
     tail, point = ends if first_is_tail else ends[::-1]
+    tail_cut, point_cut = is_cut if first_is_tail else is_cut[::-1]
     kinds, sigma = KeypointKind, math.hypot(1.5 * arc.residual_px, field.step / 2)
     out, back = (_tangent(arc.centre, end, arc.middle) for end in (point, tail))
     found = [
@@ -265,9 +274,26 @@ def _needle_geometry(points: Points, threads: Points, field: Field) -> Geometry:
         make_point(kinds.NEEDLE_MIDDLE, arc.middle, point - tail, sigma, field),
         make_point(kinds.NEEDLE_CENTRE, arc.centre, np.zeros(2), 0.4 * sigma, field),
     ]
+    for index, end_is_cut in enumerate((point_cut, tail_cut)):
+        found[index] = found[index]._replace(is_beyond=found[index].is_beyond or end_is_cut)
     if fastened:
         found.append(found[1]._replace(kind=kinds.NEEDLE_THREAD_END))
     return Geometry(tuple(found), needle_radius_px=arc.radius_px)
+
+
+def _are_cut_off(ends: list[Points], points: Points, field: Field) -> list[bool]:
+    """Return whether each end of a needle is where the border cuts it off."""
+    contact = select(points, field.touches(points))
+    limit_px = _AT_BORDER * field.size[0]
+    return [float(np.hypot(*(contact - end).T).min(initial=np.inf)) < limit_px for end in ends]
+
+
+def _is_first_thicker(arc: Arc, is_cut: list[bool]) -> bool:
+    """Return whether the first end of a needle is thicker, as its tail is; of cut ends, guess."""
+    if is_cut[0] == is_cut[1]:
+        return arc.start_width >= arc.stop_width
+    seen = arc.stop_width if is_cut[0] else arc.start_width
+    return (seen >= _THIN * arc.middle_width) != is_cut[0]
 
 
 def _tangent(centre: Points, end: Points, middle: Points) -> Points:

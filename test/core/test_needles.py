@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Point and tail of a needle are distinguished, and ends that the border cuts off are flagged."""
+
+import cv2
+import numpy as np
+import pytest
+from drawn_masks import empty, find
+
+from surgseg_ros.core.geometry import find_geometries
+from surgseg_ros.core.keypoints import KeypointKind
+from surgseg_ros.core.labels import NEEDLE, THREAD
+
+POINT, TAIL = KeypointKind.NEEDLE_POINT, KeypointKind.NEEDLE_TAIL
+
+
+def needle(mask, centre, turns, lean=1.0, sharp=0.45):
+    """Draw an arc of radius 80 from its tail to its point; return both ends."""
+    angles = np.linspace(*turns, 300)
+    line = centre + 80 * np.stack([np.cos(angles), lean * np.sin(angles)], axis=1)
+    halves = 5 * np.interp(np.linspace(0, 1, 300), [0, 0.88, 1], [1, 1, sharp])
+    for (x, y), half in zip(line, halves):
+        cv2.circle(mask, (round(16 * x), round(16 * y)), round(16 * half), NEEDLE, -1, shift=4)
+    return line[0], line[-1]
+
+
+def ends_of(mask):
+    (one,) = (x for x in find(mask) if x.label == NEEDLE)
+    (geometry,) = find_geometries([one], mask)
+    return {point.kind: point for point in geometry.keypoints}
+
+
+@pytest.mark.parametrize('turns', [(0, 2.5), (2.5, 0), (0.3, 2.9), (np.pi, 0.6)])
+@pytest.mark.parametrize('lean', [0.6, 1.0])
+def test_the_point_of_a_needle_is_its_thin_end_at_any_inclination(turns, lean):
+    mask = empty()
+    tail, point = needle(mask, (240, 100), turns, lean)
+    found = ends_of(mask)
+    assert np.hypot(*(found[TAIL].xy_px - tail)) < 12
+    assert np.hypot(*(found[POINT].xy_px - point)) < 12
+
+
+@pytest.mark.parametrize('turns', [(-0.8, 2.2), (2.2, -0.8)])
+def test_an_end_that_the_border_cuts_off_is_beyond_the_image(turns):
+    """The thread crosses the needle at the border, which says nothing about its ends."""
+    mask = empty()
+    tail, point = needle(mask, (240, 30), turns)
+    cv2.line(mask, (330, 0), (330, 20), THREAD, 3)
+    found = ends_of(mask)
+    seen, cut = (POINT, TAIL) if point[1] > tail[1] else (TAIL, POINT)
+    assert (found[seen].is_beyond, found[cut].is_beyond) == (False, True)
+    assert np.hypot(*(found[seen].xy_px - max(tail, point, key=lambda end: end[1]))) < 12
+    assert KeypointKind.NEEDLE_THREAD_END not in found
