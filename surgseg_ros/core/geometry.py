@@ -233,7 +233,7 @@ def _is_cut(end: Keypoint, mask: NDArray[np.uint8]) -> bool:
 
 def _centre(points: Points, field: Field) -> Geometry:
     """Find the centre of a small object."""
-    sigma = field.step / 10
+    sigma = field.step / 12
     middle = points.mean(axis=0)
     return Geometry((make_point(KeypointKind.CENTRE, middle, np.zeros(2), sigma, field),))
 
@@ -269,8 +269,8 @@ def _needle_geometry(points: Points, threads: Points, field: Field) -> Geometry:
     kinds, sigma = KeypointKind, math.hypot(1.5 * arc.residual_px, field.step / 2)
     out, back = (_tangent(arc.centre, end, arc.middle) for end in (point, tail))
     found = [
-        make_point(kinds.NEEDLE_POINT, point, out, 0.25 * sigma, field),
-        make_point(kinds.NEEDLE_TAIL, tail, back, 0.25 * sigma, field),
+        make_point(kinds.NEEDLE_POINT, point, out, 0.17 * sigma, field),
+        make_point(kinds.NEEDLE_TAIL, tail, back, 0.17 * sigma, field),
         make_point(kinds.NEEDLE_MIDDLE, arc.middle, point - tail, sigma, field),
         make_point(kinds.NEEDLE_CENTRE, arc.centre, np.zeros(2), 0.4 * sigma, field),
     ]
@@ -310,8 +310,8 @@ def _thread_geometry(points: Points, field: Field) -> Geometry:
     sigma = field.size[0] / LINE_CELLS / 4
     kinds = KeypointKind
     found = [
-        make_point(kinds.THREAD_END, line[0], -steps[0], 2 * sigma, field),
-        make_point(kinds.THREAD_END, line[-1], steps[-1], 2 * sigma, field),
+        make_point(kinds.THREAD_END, line[0], -steps[0], 1.5 * sigma, field),
+        make_point(kinds.THREAD_END, line[-1], steps[-1], 1.5 * sigma, field),
     ]
     found += [make_point(kinds.THREAD_LINE, *sample, sigma, field) for sample in zip(line, steps)]
     return Geometry(tuple(found))

@@ -30,7 +30,7 @@ _MIN_PX: Final = 0.5
 _NORMAL: Final = 1.4826
 """Standard deviation over median absolute deviation of a normal distribution."""
 
-_AGREE: Final = 2.0
+_AGREE: Final = 3.0
 """Largest difference between the disparities of outlines and tips, in standard deviations."""
 
 _MIN_SHARE: Final = 0.5

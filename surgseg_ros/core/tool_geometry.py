@@ -15,16 +15,16 @@ from surgseg_ros.core.segmentation import MIN_CONTACT, Field, Points
 from surgseg_ros.core.strips import Strip
 
 _SIGMA: Final = {
-    KeypointKind.TIP: 0.012,
-    KeypointKind.LEFT_JAW_TIP: 0.035,
-    KeypointKind.RIGHT_JAW_TIP: 0.035,
+    KeypointKind.TIP: 0.008,
+    KeypointKind.LEFT_JAW_TIP: 0.023,
+    KeypointKind.RIGHT_JAW_TIP: 0.023,
     KeypointKind.JAW_PIVOT: 0.1,
     KeypointKind.WRIST_JOINT: 0.12,
 }
 """
 Standard deviations in shaft widths, beside that of the grid. On the exact masks of 20 synthetic
-videos of 50 frames (seeds 1720000 and 1730000, ten with --touching), 82 of 100 errors of tips in x
-or y are smaller, 80 of those of jaws, 70 of pivots and 66 of wrist joints.
+videos of 50 frames (seeds 1720000 and 1730000, ten with --touching), 75 of 100 errors of tips in x
+or y are smaller, 70 of those of jaws, 70 of pivots and 66 of wrist joints.
 """
 
 _UNCERTAIN_SIGMA: Final = 0.4
@@ -94,7 +94,7 @@ def _point(
     kind: KeypointKind, position: Points, direction: Points, width_px: float, field: Field
 ) -> Keypoint:
     """Create a keypoint whose standard deviation is proportional to the width of the tool."""
-    sigma = math.hypot(field.step / math.sqrt(12), _SIGMA[kind] * width_px)
+    sigma = math.hypot(field.step / 6, _SIGMA[kind] * width_px)
     return make_point(kind, position, direction, sigma, field)
 
 
