@@ -105,13 +105,20 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def room(size: int) -> Iterator[None]:
-    """Limit the size of files, which has the effect of a full disk, with another error."""
+    """
+    Limit the size of files, which has the effect of a full disk, with another error.
+
+    Meanwhile, modules are imported without byte code: Python would install it cut off.
+    """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, 'dont_write_bytecode', True)
+        patch.setenv('PYTHONDONTWRITEBYTECODE', '1')
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def content(folder: Path) -> set[str]:
