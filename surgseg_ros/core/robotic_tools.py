@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Groups shafts, wrists and claspers of a mask into robotic tools."""
+"""Groups shafts, wrists and claspers of a mask into robotic tools, and divides what they share."""
 
 from __future__ import annotations
 
@@ -24,8 +24,13 @@ from surgseg_ros.core.parts import (
 )
 from surgseg_ros.core.segmentation import MIN_CONTACT, Field, Points, select
 from surgseg_ros.core.shafts import EARS, is_covered, join_shafts, orient_shaft
-from surgseg_ros.core.shared_jaws import owners_of_jaws
-from surgseg_ros.core.strip_candidates import TissueGrid
+from surgseg_ros.core.strip_candidates import (
+    StripArrays,
+    TissueGrid,
+    fill,
+    find_candidates,
+    sample_evenly,
+)
 from surgseg_ros.core.tool_costs import SHARED, SampleCosts, costs_of, may_continue
 from surgseg_ros.core.touching_strips import split_strips
 
@@ -52,6 +57,13 @@ _LARGER: Final = 1.4
 
 _JAW_GAP: Final = 0.5
 """Largest gap between an unattached jaw and the tool that it belongs to, in lengths of the jaw."""
+
+_JAW_SHARE: Final = 0.06
+"""Each jaw covers at least this share of the region that no other one covers."""
+
+_MAX_JAWS: Final = 6
+_JAW_ROOT: Final = 0.15
+"""Share of a jaw's length at either end that may be its root."""
 
 
 def group_tools(mask: NDArray[np.uint8], field: Field) -> list[ToolParts]:
@@ -156,7 +168,7 @@ def _attach(
         nearest = [float(np.sort(costs[n])[: 1 + len(sample) // 4].mean()) for n in near]
         tools[near[int(np.argmin(nearest))]].add(part)
         return
-    find = owners_of_jaws if part.label == CLASPER else _owners_of_wrist
+    find = _owners_of_jaws if part.label == CLASPER else _owners_of_wrist
     owner = find(part, [tools[n] for n in close], tissue)
     shares = [(n, select(part.points, owner == index)) for index, n in enumerate(close)]
     shares = [(n, points) for n, points in shares if len(points) >= MIN_SAMPLES]
@@ -169,6 +181,52 @@ def _owners_of_wrist(wrist: Part, tools: list[ToolParts], _: TissueGrid) -> NDAr
     """Return the index of the tool of each point of a wrist, by distances from their axes."""
     away = [costs_of(wrist.points, WRIST, t, _AXIAL_WEIGHT) * t.width_px for t in tools]
     return np.asarray(np.argmin(away, axis=0))
+
+
+def _owners_of_jaws(part: Part, tools: list[ToolParts], tissue: TissueGrid) -> NDArray[np.intp]:
+    """
+    Return the index of the tool of each point of a region of jaws.
+
+    The region is split into straight jaws; a jaw belongs to the tool that one of its ends is
+    nearest to, and what is in no jaw to the nearest tool.
+    """
+    points = part.points
+    costs = np.stack([costs_of(points, part.label, tool) * tool.width_px for tool in tools])
+    nearest = np.argmin(costs, axis=0)
+    jaws = _straight_jaws(part, tissue)
+    if jaws is None:
+        return np.asarray(nearest)
+    strips, covered = jaws
+    along, across = strips.coordinates(points)
+    lengths = strips.ends_px - strips.starts_px
+    owners = []
+    for number, own in enumerate(covered):
+        share = (along[own, number] - strips.starts_px[number]) / max(lengths[number], 1e-9)
+        roots = share < _JAW_ROOT, share > 1 - _JAW_ROOT
+        ends = [costs[:, own][:, root].mean(axis=1) for root in roots]
+        owners.append(int(np.min(ends, axis=0).argmin()))
+    beside = np.where(covered.T, np.abs(across) / strips.half_at(along), np.inf)
+    in_jaw = covered.any(axis=0)
+    return np.asarray(np.where(in_jaw, np.array(owners)[beside.argmin(axis=1)], nearest))
+
+
+def _straight_jaws(part: Part, tissue: TissueGrid) -> tuple[StripArrays, NDArray[np.bool_]] | None:
+    """Find the straight jaws of a region, and their points; None if they are not several."""
+    sample = sample_evenly(part.points, part.step)
+    min_points = _JAW_SHARE * len(sample)
+    candidates = find_candidates(part.points, sample, tissue, min_points)
+    uncovered, chosen = np.ones(len(sample), bool), list[int]()
+    while len(chosen) < _MAX_JAWS and len(candidates.covered):
+        gains = np.count_nonzero(candidates.covered & uncovered, axis=1)
+        best = int(gains.argmax())
+        if gains[best] < min_points:
+            break
+        chosen.append(best)
+        uncovered &= ~candidates.covered[best]
+    if len(chosen) < 2:
+        return None
+    strips, covered = fill(candidates.strips.take(chosen), part.points, tissue, 128)
+    return (strips, covered) if covered.any(axis=1).all() else None
 
 
 def _possible_owners(
