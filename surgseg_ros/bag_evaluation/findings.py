@@ -16,8 +16,7 @@ from surgseg_ros.core.labels import NO_DECISION
 from surgseg_ros.core.reasons import ResultWarning
 from surgseg_ros.core.results import Decision, FrameResult, complete
 from surgseg_ros.core.timing import Stopwatch
-from surgseg_ros.core.track_features import Observed, observe
-from surgseg_ros.core.track_pieces import may_be_pieces
+from surgseg_ros.core.track_observations import Observed, may_be_pieces, observe
 
 
 class Findings(NamedTuple):

@@ -42,7 +42,7 @@ from surgseg_ros.core.results import (
 )
 from surgseg_ros.core.segmentation import ROI_AUTO, ROI_FIXED, Roi, Segmentation
 from surgseg_ros.core.timing import Stopwatch
-from surgseg_ros.core.track_features import Observed
+from surgseg_ros.core.track_observations import Observed
 from surgseg_ros.core.tracking import DEFAULT_TRACK_LOST_MS, Tracker
 
 if TYPE_CHECKING:  # torch is imported with the first model

@@ -12,8 +12,15 @@ from numpy.typing import NDArray
 
 from surgseg_ros.core.detections import Instrument
 from surgseg_ros.core.runs import cell_side_px
-from surgseg_ros.core.track_features import MAX_TRACKED, Features, Observed, Values, observe
-from surgseg_ros.core.track_pieces import PreviousInstruments, rejoin_pieces
+from surgseg_ros.core.track_observations import (
+    MAX_TRACKED,
+    Features,
+    Observed,
+    PreviousInstruments,
+    Values,
+    observe,
+    rejoin_pieces,
+)
 
 DEFAULT_TRACK_LOST_MS: Final = 500
 LONGEST_LOSS_MS: Final = 10_000

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from surgseg_ros.core.detections import without_decision
 from surgseg_ros.core.labels import CLAMPS, HOLDER, NEEDLE, ROBOTIC_TOOL, SUCTION
-from surgseg_ros.core.track_features import MAX_TRACKED
+from surgseg_ros.core.track_observations import MAX_TRACKED
 from surgseg_ros.core.tracking import LONGEST_GAP_NS, Tracker
 from surgseg_ros.synthetic import Scene
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from surgseg_ros.core.detections import join_instruments
 from surgseg_ros.core.labels import CLAMPS, HOLDER, NEEDLE, SUCTION, THREAD
-from surgseg_ros.core.track_pieces import may_be_pieces
+from surgseg_ros.core.track_observations import may_be_pieces
 from surgseg_ros.core.tracking import Tracker
 
 
