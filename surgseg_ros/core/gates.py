@@ -140,7 +140,7 @@ class Gates:
         self._last: ImageSample | None = None
         self._same = 0
 
-    def examine(self, image: NDArray[np.uint8]) -> tuple[Finding, ...]:
+    def check(self, image: NDArray[np.uint8]) -> tuple[Finding, ...]:
         """
         Check the next image of the camera.
 

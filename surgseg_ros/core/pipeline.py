@@ -8,7 +8,7 @@ The processing of an image: the sequence of steps that node, evaluation and benc
 
 `CameraPipeline` holds the state of one camera (roi, stamps, gates, filter, tracks). The network is
 shared by all cameras and is not part of it: `segment` runs it, or the caller does. `find_roi`,
-`examine` and `decide` must get the images in order, one after the other; `examine` may run beside
+`check` and `decide` must get the images in order, one after the other; `check` may run beside
 the network. `begin` lets the network of a GPU work on the next image meanwhile. `track` must get
 the results in order; it may lag behind, in another thread. `complete` (`core/results.py`), which
 finds instruments, may run in any thread.
@@ -31,7 +31,7 @@ from surgseg_ros.core.postprocessing import CutDetector, TemporalFilter, apply_t
 from surgseg_ros.core.reasons import HeldWarnings, ResultWarning
 from surgseg_ros.core.results import (
     Decision,
-    Examination,
+    FrameCheck,
     FrameResult,
     InputFrame,
     complete,
@@ -193,7 +193,7 @@ class CameraPipeline:
         output = _begin(segmenter, frame.image, roi, confidence=wanted)
         return lambda: self.decide(frame, output())
 
-    def examine(self, frame: InputFrame) -> Examination:
+    def check(self, frame: InputFrame) -> FrameCheck:
         """
         Check the next image independently of the network: before, during or after inference.
 
@@ -203,18 +203,18 @@ class CameraPipeline:
         anomalies, watch = self._check_stamp(frame), Stopwatch()
         try:
             view = frame.image if self._roi is None else self._roi.view(frame.image)
-            findings = self._gates.examine(view)
+            findings = self._gates.check(view)
         except Exception as error:  # one image must never end the stream
             # The traceback would keep this frame alive, in a cycle with the error that it holds.
-            return Examination(anomalies=anomalies, error=error.with_traceback(None))
+            return FrameCheck(anomalies=anomalies, error=error.with_traceback(None))
         watch.lap('gates')
-        return Examination(findings, anomalies, watch.times_ms())
+        return FrameCheck(findings, anomalies, watch.times_ms())
 
     def decide(
         self,
         frame: InputFrame,
         output: Segmentation | Exception,
-        examination: Examination | None = None,
+        check: FrameCheck | None = None,
     ) -> Decision:
         """
         Turn the network's output for the next image into a mask that may be published.
@@ -222,14 +222,14 @@ class CameraPipeline:
         :param frame: the image.
         :param output: its segmentation, with confidence if `needs_confidence`; or the error that
             prevented it.
-        :param examination: from `examine`; None: it is called here.
+        :param check: from `check`; None: it is called here.
         :return: the decision.
         """
-        examined = examination or self.examine(frame)
-        coded = (ResultWarning(a.code, a.text) for a in examined.anomalies if a.code)
+        checked = check or self.check(frame)
+        coded = (ResultWarning(a.code, a.text) for a in checked.anomalies if a.code)
         return dataclasses.replace(  # not in a variable: see `_decision`
-            self._decision(frame, output, examined, (*frame.warnings, *coded)),
-            anomalies=examined.anomalies,
+            self._decision(frame, output, checked, (*frame.warnings, *coded)),
+            anomalies=checked.anomalies,
             least_area=self._settings.least_area,
             min_detection_score=self._settings.min_detection_score,
             roi=self._roi,
@@ -260,16 +260,16 @@ class CameraPipeline:
         self,
         frame: InputFrame,
         output: Segmentation | Exception,
-        examined: Examination,
+        checked: FrameCheck,
         known: tuple[ResultWarning, ...],
     ) -> Decision:
         """Decide; a failure is not stored in a variable, which its traceback would keep alive."""
         if isinstance(output, Exception):
             return Decision(**failure(output, frame.size), warnings=known)
-        if examined.error is not None:
-            return Decision(**failure(examined.error, frame.size), warnings=known)
+        if checked.error is not None:
+            return Decision(**failure(checked.error, frame.size), warnings=known)
         try:
-            return self._decide(frame, output, examined, known)
+            return self._decide(frame, output, checked, known)
         except Exception as error:  # one image must never end the stream
             return Decision(**failure(error, frame.size), warnings=known)
 
@@ -277,12 +277,12 @@ class CameraPipeline:
         self,
         frame: InputFrame,
         output: Segmentation,
-        examined: Examination,
+        checked: FrameCheck,
         warnings: tuple[ResultWarning, ...],
     ) -> Decision:
         watch = Stopwatch()
         view = frame.image if self._roi is None else self._roi.view(frame.image)
-        found = {finding.gate: finding.warning for finding in examined.findings}
+        found = {finding.gate: finding.warning for finding in checked.findings}
         warnings += self._held.update(found, frame.stamp_ns or 0)
         undecided = [warning for warning in warnings if not warning.decided]
         if undecided:
@@ -294,7 +294,7 @@ class CameraPipeline:
                 warnings=warnings,
                 code=undecided[0].code.value,
                 reasons=tuple(warning.reason for warning in undecided),
-                stage_ms={**output.stage_ms, **examined.stage_ms, **watch.times_ms()},
+                stage_ms={**output.stage_ms, **checked.stage_ms, **watch.times_ms()},
             )
         segmentation, raw_mask = self._filtered(view, output, frame.stamp_ns or 0)
         settings = self._settings
@@ -308,7 +308,7 @@ class CameraPipeline:
             segmentation,
             raw_mask,
             warnings + below_threshold,
-            stage_ms={**output.stage_ms, **examined.stage_ms, **watch.times_ms()},
+            stage_ms={**output.stage_ms, **checked.stage_ms, **watch.times_ms()},
             begins=begins,
         )
 

@@ -43,7 +43,7 @@ class InputFrame(NamedTuple):
         return self.image.shape[0], self.image.shape[1]
 
 
-class Examination(NamedTuple):
+class FrameCheck(NamedTuple):
     """
     The findings about an image that depend only on its pixels and its stamp.
 

@@ -214,13 +214,13 @@ class Worker(threading.Thread):
 
     def run(self) -> None:
         """Process frames. A failure is reported and counted, and the next frame is processed."""
-        with ThreadPoolExecutor(1, 'examine') as examiner:
+        with ThreadPoolExecutor(1, 'gates') as checker:
             while frames := self._take():
                 inference = self._begin(frames[0].generation)
                 if inference is None:  # the node was just cleaned up
                     continue
                 is_one_batch = self._count(frames) <= inference.max_batch_size
-                for batch in self._decided(frames, inference, examiner):
+                for batch in self._decided(frames, inference, checker):
                     answers = self._publish_masks(batch)
                     if is_one_batch:
                         self._speculate(inference)
@@ -272,7 +272,7 @@ class Worker(threading.Thread):
         return len(every)
 
     def _decided(
-        self, frames: Sequence[Frame], inference: Inference, examiner: Executor
+        self, frames: Sequence[Frame], inference: Inference, checker: Executor
     ) -> Iterator[Batch]:
         """Yield the decisions on each batch of images, as soon as they are available."""
         speculation, self._speculation = self._speculation, None
@@ -282,18 +282,16 @@ class Worker(threading.Thread):
         while batch := tuple(itertools.islice(images, inference.max_batch_size)):
             inputs = [self._find_roi(image) for image in batch]
             pipelines = [self._pipelines[image.frame.camera] for image in batch]
-            examined = [
-                examiner.submit(pipeline.examine, image.input)
+            checks = [
+                checker.submit(pipeline.check, image.input)
                 for pipeline, image in zip(pipelines, batch)
             ]
             confidence = self._needs_confidence(batch)
             begun = speculation and speculation.results_for(batch, confidence, inference)
             outputs = inference.segment(inputs, confidence, begun)
             yield [
-                (image, pipeline.decide(image.input, output, examination.result()))
-                for image, pipeline, output, examination in zip(
-                    batch, pipelines, outputs, examined
-                )
+                (image, pipeline.decide(image.input, output, check.result()))
+                for image, pipeline, output, check in zip(batch, pipelines, outputs, checks)
             ]
 
     def _publish_masks(self, batch: Batch) -> list[Warnings | None]:

@@ -34,8 +34,8 @@ def test_default_action_is_warn_and_the_limit_is_in_range() -> None:
 
 def test_a_good_image_passes_all_gates_and_a_black_one_is_reported() -> None:
     gates = Gates()
-    assert gates.examine(noise(0)) == ()
-    (finding,) = gates.examine(BLACK)
+    assert gates.check(noise(0)) == ()
+    (finding,) = gates.check(BLACK)
     assert (finding.gate, finding.action) == ('black', WARN)
     assert finding.reason == 'the image is black: 1.000 (limit 0.700)'
 
@@ -47,34 +47,34 @@ def test_an_interlaced_image_fails_only_the_gate_for_interlacing() -> None:
     for number in range(0, 12, 2):
         image = scene.frame(number).image
         image[1::2] = scene.frame(number + 1).image[1::2]
-        found.append(gates.examine(np.pad(image, ((0, 0), (95, 95), (0, 0)))))
+        found.append(gates.check(np.pad(image, ((0, 0), (95, 95), (0, 0)))))
     assert {one.gate for findings in found for one in findings} == {'interlaced'}
-    assert not gates.examine(np.pad(scene.frame(12).image, ((0, 0), (95, 95), (0, 0))))
+    assert not gates.check(np.pad(scene.frame(12).image, ((0, 0), (95, 95), (0, 0))))
 
 
 def test_gate_takes_the_requested_action() -> None:
     strict = Gates({'black': GateSetting(REFUSE, 0.7)})
-    assert [finding.action for finding in strict.examine(BLACK)] == [REFUSE]
-    assert Gates({'black': GateSetting()}).examine(BLACK) == ()
-    assert Gates({}).examine(BLACK) == ()
+    assert [finding.action for finding in strict.check(BLACK)] == [REFUSE]
+    assert Gates({'black': GateSetting()}).check(BLACK) == ()
+    assert Gates({}).check(BLACK) == ()
 
 
 def test_gate_uses_the_requested_limit() -> None:
     half = noise(0)
     half[:45] = 0
-    assert Gates({'black': GateSetting(WARN, 0.4)}).examine(half)
-    assert not Gates({'black': GateSetting(WARN, 0.6)}).examine(half)
+    assert Gates({'black': GateSetting(WARN, 0.4)}).check(half)
+    assert not Gates({'black': GateSetting(WARN, 0.6)}).check(half)
 
 
 def test_sharpness_has_a_lower_limit() -> None:
-    assert Gates({'unfocused': GateSetting(WARN, 1.0)}).examine(noise(0))
-    assert not Gates({'unfocused': GateSetting(WARN, 0.1)}).examine(noise(0))
+    assert Gates({'unfocused': GateSetting(WARN, 1.0)}).check(noise(0))
+    assert not Gates({'unfocused': GateSetting(WARN, 0.1)}).check(noise(0))
 
 
 def test_repeated_identical_images_are_frozen() -> None:
     gates = Gates({FROZEN: GateSetting(WARN, 3)})
     same = noise(1)
-    found = [gates.examine(image.copy()) for image in (noise(0), same, same, same, same, noise(2))]
+    found = [gates.check(image.copy()) for image in (noise(0), same, same, same, same, noise(2))]
     assert [bool(findings) for findings in found] == [False, False, False, True, True, False]
     assert found[4][0].reason == 'the image does not change: 4 identical in a row (limit 3)'
 
@@ -82,18 +82,18 @@ def test_repeated_identical_images_are_frozen() -> None:
 def test_a_slightly_different_image_is_not_frozen() -> None:
     gates = Gates({FROZEN: GateSetting(WARN, 2)})
     image = noise(0)
-    gates.examine(image)
+    gates.check(image)
     image[:, 80] ^= 1  # the caller may write to it again
-    assert gates.examine(image) == ()
+    assert gates.check(image) == ()
 
 
 def test_another_size_and_a_reset_restart_the_count() -> None:
     gates = Gates({FROZEN: GateSetting(WARN, 2)})
-    gates.examine(noise(0))
-    assert gates.examine(noise(0)[:80]) == ()
-    assert gates.examine(noise(0)[:80])
+    gates.check(noise(0))
+    assert gates.check(noise(0)[:80]) == ()
+    assert gates.check(noise(0)[:80])
     gates.reset()
-    assert gates.examine(noise(0)[:80]) == ()
+    assert gates.check(noise(0)[:80]) == ()
 
 
 @pytest.mark.parametrize(

@@ -155,7 +155,7 @@ def test_a_failed_image_is_freed_with_its_result(fails, monkeypatch):
 
     segmenter = SimpleNamespace(segment=fail if fails == 'network' else lambda *_, **__: output())
     if fails == 'postprocessing':
-        monkeypatch.setattr(Gates, 'examine', fail)
+        monkeypatch.setattr(Gates, 'check', fail)
     elif fails == 'instruments':
         monkeypatch.setattr(results, 'instruments_in', fail)
     elif fails == 'tracks':

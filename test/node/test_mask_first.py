@@ -34,22 +34,22 @@ def test_all_masks_of_a_batch_are_published_before_their_other_results():
 
 
 def test_gates_run_in_parallel_with_the_network(monkeypatch):
-    working, examined = threading.Event(), threading.Event()
-    examine = Gates.examine
+    working, checked = threading.Event(), threading.Event()
+    check = Gates.check
 
     def wait_for_network(gates, image):
         assert working.wait(60)
-        found = examine(gates, image)
-        examined.set()
+        found = check(gates, image)
+        checked.set()
         return found
 
     class Waiting(FakeSegmenter):
         def segment_all(self, *arguments, **options):
             working.set()
-            assert examined.wait(60)
+            assert checked.wait(60)
             return super().segment_all(*arguments, **options)
 
-    monkeypatch.setattr(Gates, 'examine', wait_for_network)
+    monkeypatch.setattr(Gates, 'check', wait_for_network)
     refusing = PipelineSettings(gates={'black': GateSetting('no_decision', 0.9)})
     frames = [(0, image_cdr(colour(4), 7)), (1, image_cdr(colour(224), 8))]
     _, published, counts = work(frames, [None, None], Waiting(), settings=refusing)

@@ -159,7 +159,7 @@ def alarms_of(video: Path, roi: Sequence[int] | None) -> str:
         if roi:
             x, y, width, height = roi
             image = image[y : y + height, x : x + width]
-        for finding in gates.examine(np.asarray(image, np.uint8)):
+        for finding in gates.check(np.asarray(image, np.uint8)):
             found[finding.gate] = found.get(finding.gate, 0) + 1
         count += 1
     reported = ', '.join(f'{name} {alarms}' for name, alarms in found.items())
