@@ -62,7 +62,7 @@ from surgseg_ros.synthetic.scene import (
     VideoSet,
     draw_videos,
 )
-from surgseg_ros.training.data_check import examine_all, format_summary, sheet_contents, summarize
+from surgseg_ros.training.data_check import decode_all, format_summary, sheet_contents, summarize
 from surgseg_ros.training.dataset import find_losses, scan_samples
 
 RATE_HZ: Final = 60.0
@@ -343,13 +343,13 @@ def run_inspect_data(argv: Sequence[str] | None = None) -> int:
         # Imported before the work, in case Matplotlib is not usable, but only if it is needed.
         from surgseg_ros.reports.pages import data_sheet
     found = scan_samples(options.data, options.cache)
-    examinations = list(examine_all(found.samples))
-    summary = summarize(found, examinations, find_losses(options.data))
+    decoded = list(decode_all(found.samples))
+    summary = summarize(found, decoded, find_losses(options.data))
     print(format_summary(summary))
     if options.json:
         write_atomically(options.json, (json.dumps(summary, indent=2) + '\n').encode())
     if options.output:
-        sheet = data_sheet(*sheet_contents(found.samples, examinations, SHEET_IMAGE_PX))
+        sheet = data_sheet(*sheet_contents(found.samples, decoded, SHEET_IMAGE_PX))
         write_atomically(options.output / IMAGE_FILE, sheet)
         print(f'\nimage: {options.output / IMAGE_FILE}')
     return _print_errors(summary['faults'], options.json)

@@ -32,9 +32,9 @@ ON_FAULT: Final = ('refuse', 'leave_out')
 """What `validate` can do with samples that have errors."""
 
 
-class Examination(NamedTuple):
+class DecodedSample(NamedTuple):
     """
-    The content of a sample.
+    The content of a sample, and its errors.
 
     :param size: (height, width) of the mask in pixels, if it could be read.
     :param class_px: (10,) pixels of each class; 0 if the mask could not be read.
@@ -91,14 +91,10 @@ def check(samples: Sequence[Sample]) -> list[DataError]:
     :param samples: the samples to check.
     :return: the errors, in the order of `samples`.
     """
-    return [
-        data_error
-        for examination in examine_all(samples)
-        for data_error in examination.data_errors
-    ]
+    return [data_error for content in decode_all(samples) for data_error in content.data_errors]
 
 
-def examine_all(samples: Sequence[Sample]) -> Iterator[Examination]:
+def decode_all(samples: Sequence[Sample]) -> Iterator[DecodedSample]:
     """
     Decode all samples, several at a time, with a progress bar.
 
@@ -107,11 +103,11 @@ def examine_all(samples: Sequence[Sample]) -> Iterator[Examination]:
     """
     # Threads are enough, since OpenCV releases the GIL while it decodes.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        examinations = pool.map(examine, samples)
-        yield from tqdm(examinations, 'checking', len(samples), unit='frame', leave=False)
+        decoded = pool.map(decode, samples)
+        yield from tqdm(decoded, 'checking', len(samples), unit='frame', leave=False)
 
 
-def examine(sample: Sample) -> Examination:
+def decode(sample: Sample) -> DecodedSample:
     """
     Decode a sample, and collect its errors.
 
@@ -140,7 +136,7 @@ def examine(sample: Sample) -> Examination:
                 f'{sample.mask}: is {size[1]}x{size[0]} pixels, its image {sample.image} '
                 f'{image_size[1]}x{image_size[0]}: both must have the size of the video'
             )
-    return Examination(size, class_px, tuple(DataError(sample.name, what) for what in wrong))
+    return DecodedSample(size, class_px, tuple(DataError(sample.name, what) for what in wrong))
 
 
 _SHOWN: Final = 16
@@ -191,17 +187,17 @@ def draw_sample(sample: Sample, width_px: int) -> NDArray[np.uint8]:
 
 
 def sheet_contents(
-    samples: Sequence[Sample], examinations: Sequence[Examination], width_px: int
+    samples: Sequence[Sample], decoded: Sequence[DecodedSample], width_px: int
 ) -> tuple[list[float], list[float], int, list[tuple[str, NDArray[np.uint8]]]]:
     """
     Collect the content of `data_sheet` for the samples without errors.
 
     :param samples: the samples.
-    :param examinations: contents of the samples, in the same order.
+    :param decoded: contents of the samples, in the same order.
     :param width_px: width of each image.
     :return: both of `class_shares`, the number of samples, and names and images of some.
     """
-    sound = [pair for pair in zip(samples, examinations, strict=True) if not pair[1].data_errors]
+    sound = [pair for pair in zip(samples, decoded, strict=True) if not pair[1].data_errors]
     class_px = np.array([x.class_px for _, x in sound], np.int64).reshape(-1, CLASS_COUNT)
     shown = [sound[index][0] for index in choose(class_px)]
     images = [(sample.name, draw_sample(sample, width_px)) for sample in shown]
@@ -209,46 +205,42 @@ def sheet_contents(
 
 
 def summarize(
-    found: Scan, examinations: Sequence[Examination], losses: Sequence[DataError] = ()
+    found: Scan, decoded: Sequence[DecodedSample], losses: Sequence[DataError] = ()
 ) -> dict[str, Any]:
     """
     Summarize the contents of a data set.
 
     :param found: its samples, and the errors of masks without a frame.
-    :param examinations: contents of the samples, in the same order.
+    :param decoded: contents of the samples, in the same order.
     :param losses: missing frames of the videos.
     :return: `videos`, contents by name; `all`, the contents of all videos together; `faults`, a
         list of `name` and `what`. Contents are `frames`, `sizes` ('1920x1080' to the number of
         masks), `pixel_share` and `frame_share` by class name, over the masks that could be read.
     """
-    by_video: dict[str, list[Examination]] = {}
-    for sample, examination in zip(found.samples, examinations, strict=True):
-        by_video.setdefault(sample.video, []).append(examination)
+    by_video: dict[str, list[DecodedSample]] = {}
+    for sample, content in zip(found.samples, decoded, strict=True):
+        by_video.setdefault(sample.video, []).append(content)
     return {
-        'all': _contents(examinations),
+        'all': _contents(decoded),
         'videos': {video: _contents(of_video) for video, of_video in by_video.items()},
-        'faults': [
-            data_error._asdict() for data_error in _all_errors(found, examinations, losses)
-        ],
+        'faults': [data_error._asdict() for data_error in _all_errors(found, decoded, losses)],
     }
 
 
 def _all_errors(
-    found: Scan, examinations: Sequence[Examination], losses: Sequence[DataError]
+    found: Scan, decoded: Sequence[DecodedSample], losses: Sequence[DataError]
 ) -> list[DataError]:
-    of_samples = [
-        data_error for examination in examinations for data_error in examination.data_errors
-    ]
+    of_samples = [data_error for content in decoded for data_error in content.data_errors]
     return sorted((*found.data_errors, *losses, *of_samples))
 
 
-def _contents(examinations: Sequence[Examination]) -> dict[str, Any]:
-    readable = [x for x in examinations if x.size]
+def _contents(decoded: Sequence[DecodedSample]) -> dict[str, Any]:
+    readable = [x for x in decoded if x.size]
     sizes = Counter(f'{x.size[1]}x{x.size[0]}' for x in readable if x.size)
     class_px = np.array([x.class_px for x in readable]).reshape(-1, len(CLASS_NAMES))
     pixels, frames = class_shares(class_px)
     return {
-        'frames': len(examinations),
+        'frames': len(decoded),
         'sizes': dict(sizes.most_common()),
         'pixel_share': dict(zip(CLASS_NAMES, pixels, strict=True)),
         'frame_share': dict(zip(CLASS_NAMES, frames, strict=True)),

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from surgseg_ros.training.data_check import check, examine, validate
+from surgseg_ros.training.data_check import check, decode, validate
 from surgseg_ros.training.dataset import DatasetError, find_samples
 
 MASK = 'video_01/segmentation/000000000.png'
@@ -88,9 +88,9 @@ def test_all_errors_of_a_sample_are_reported(data):
 def test_pixels_are_counted(data):
     sample = find_samples(data)[0]
     shaft = int((sample.read()[1] == 3).sum())
-    examination = examine(sample)
-    assert examination.size == (48, 80)
-    assert examination.class_px.tolist() == [48 * 80 - shaft, 0, 0, shaft, 0, 0, 0, 0, 0, 0]
+    content = decode(sample)
+    assert content.size == (48, 80)
+    assert content.class_px.tolist() == [48 * 80 - shaft, 0, 0, shaft, 0, 0, 0, 0, 0, 0]
 
 
 def test_rejects_errors_and_names_every_file(data):
