@@ -23,7 +23,7 @@ from surgseg_ros.core.parts import (
     touch,
 )
 from surgseg_ros.core.segmentation import MIN_CONTACT, Field, Points, select
-from surgseg_ros.core.shafts import EARS, is_covered, join_shafts, orient_shaft
+from surgseg_ros.core.shafts import EARS_SHARE, is_covered, join_shafts, orient_shaft
 from surgseg_ros.core.strip_candidates import (
     StripArrays,
     TissueGrid,
@@ -273,7 +273,7 @@ def _has_fork_only(tool: ToolParts, wrist: Part, step_px: float) -> bool:
     if wrist.label != WRIST or not tool.shafts:
         return False
     area = sum(len(shaft.points) for shaft in tool.shafts)
-    small = area < EARS * len(wrist.points)
+    small = area < EARS_SHARE * len(wrist.points)
     return small and any(touch(shaft, wrist, step_px) for shaft in tool.shafts)
 
 

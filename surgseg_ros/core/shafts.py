@@ -1,5 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Joins the pieces of shafts that something covers, and orients shafts towards their tips."""
+"""
+Joins the pieces of shafts that something covers, and orients shafts towards their tips.
+
+The end of a shaft may be a fork (clevis) that holds the wrist. Its two arms are the ears: where
+the wrist or an instrument covers the rest of the fork, they are separate pieces of shaft.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +22,8 @@ from surgseg_ros.core.strips import angle_between, strip_along
 _COVERED_SHARE: Final = 0.6
 _BETWEEN: Final = np.linspace(0, 1, 9)[1:-1, None]
 
-EARS: Final = 0.4
-"""Largest area of the ears of a forked shaft, as a share of the wrist between them."""
+EARS_SHARE: Final = 0.4
+"""Largest area of the ears of a shaft, as a share of the area of the wrist between them."""
 
 
 def join_shafts(
@@ -66,7 +71,7 @@ def _are_ears(first: Part, second: Part, ends: list[Part], step_px: float) -> bo
     """Return whether two pieces are the visible ears of one shaft, on both sides of its wrist."""
     area = len(first.points) + len(second.points)
     return any(
-        area < EARS * len(part.points)
+        area < EARS_SHARE * len(part.points)
         and touch(first, part, step_px)
         and touch(second, part, step_px)
         for part in ends

@@ -24,7 +24,7 @@ from surgseg_ros.core.strip_candidates import (
 )
 from surgseg_ros.core.strips import Strip, angle_between, fit_strip
 
-_MISFIT: Final = 0.12
+_MAX_FIT_ERROR: Final = 0.12
 """A region is one strip if the share of it outside, plus that of tissue inside, is smaller."""
 
 _WEDGE: Final = 0.25
@@ -94,7 +94,7 @@ def split_strips(
     """
     points, whole = part.points, fit_strip(part.points, field, part.rim)
     found = []
-    if abs(whole.slope) > _WEDGE or _misfit(whole, points, tissue) > _MISFIT:
+    if abs(whole.slope) > _WEDGE or _fit_error(whole, points, tissue) > _MAX_FIT_ERROR:
         found = _choose_strips(points, tissue, field)
     found = found or _opposite_strips(part, field)
     if found:
@@ -125,7 +125,7 @@ def _refit(found: _Found, points: Points, field: Field) -> Strip:
     return strip if aligned > _ALIGNED or not math.isfinite(found.strip.start_px) else found.strip
 
 
-def _misfit(strip: Strip, points: Points, tissue: TissueGrid) -> float:
+def _fit_error(strip: Strip, points: Points, tissue: TissueGrid) -> float:
     """Return the share of points outside a strip, plus the share of it that is tissue."""
     along, across = strip.coordinates(points)
     outside = np.abs(across) - strip.half_at(along) > 0.75 * tissue.step
