@@ -47,17 +47,17 @@ def sum_up(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def ratios(ours: Mapping[str, Any], plain: Mapping[str, Any]) -> dict[str, float]:
+def ratios(segmenter: Mapping[str, Any], plain: Mapping[str, Any]) -> dict[str, float]:
     """
-    Compare the plain node with ours.
+    Compare the plain node with segmenter_node.
 
-    :param ours: summary of our runs.
+    :param segmenter: summary of the runs of segmenter_node.
     :param plain: summary of the runs of the plain node.
     :return: ratio of the median `latency`, and of the `rest`, which excludes model and slot.
     """
     return {
-        'rest': plain['rest_ms']['p50'] / ours['rest_ms']['p50'],
-        'latency': plain['latency_ms']['p50'] / ours['latency_ms']['p50'],
+        'rest': plain['rest_ms']['p50'] / segmenter['rest_ms']['p50'],
+        'latency': plain['latency_ms']['p50'] / segmenter['latency_ms']['p50'],
     }
 
 

@@ -188,7 +188,7 @@ def find_common(a: Mapping[str, ScoredBag], b: Mapping[str, ScoredBag]) -> Commo
             f'the files have no scored frame in common (A has {_named(only["A"])}; B has '
             f'{_named(only["B"])}): evaluate the same bags, under the same names'
         )
-    differing = [bag for bag, (ours, theirs) in bags.items() if _is_other_file(ours, theirs)]
+    differing = [bag for bag, (one, other) in bags.items() if _is_other_file(one, other)]
     return Common(bags, only, tuple(differing))
 
 

@@ -361,12 +361,12 @@ def _sides(content: Roi) -> tuple[int, int, int, int]:
 
 def _are_alike(one: Roi, other: Roi, tolerance_px: float) -> bool:
     """Return whether two contents are equal within a tolerance."""
-    ours, theirs = one.circle, other.circle
+    circle, other_circle = one.circle, other.circle
     differences = [a - b for a, b in zip(_sides(one), _sides(other), strict=True)]
-    if ours is None or theirs is None:
-        return ours is theirs and max(map(abs, differences)) <= tolerance_px
-    centres = ours.x_px - theirs.x_px, ours.y_px - theirs.y_px
-    numbers = *differences, *centres, ours.radius_px - theirs.radius_px
+    if circle is None or other_circle is None:
+        return circle is other_circle and max(map(abs, differences)) <= tolerance_px
+    centres = circle.x_px - other_circle.x_px, circle.y_px - other_circle.y_px
+    numbers = *differences, *centres, circle.radius_px - other_circle.radius_px
     return max(map(abs, numbers)) <= tolerance_px
 
 

@@ -113,11 +113,11 @@ def class_table_difference(classes: tuple[str, ...]) -> str:
     :return: the difference, and the remedy.
     """
     for index in range(max(len(classes), len(CLASS_NAMES))):
-        theirs = classes[index] if index < len(classes) else None
-        ours = CLASS_NAMES[index] if index < len(CLASS_NAMES) else None
-        if theirs != ours:
+        found = classes[index] if index < len(classes) else None
+        expected = CLASS_NAMES[index] if index < len(CLASS_NAMES) else None
+        if found != expected:
             break
     return (
-        f'classes[{index}] is {theirs!r}, expected {ours!r}: the masks would be mislabelled; '
+        f'classes[{index}] is {found!r}, expected {expected!r}: the masks would be mislabelled; '
         'train the model with the class table of SAR-RARP50'
     )

@@ -222,13 +222,13 @@ def _signals_later() -> Iterator[None]:
         return
     came: list[int] = []
     handlers = {number: signal.getsignal(number) for number in _OF_PARENT}
-    ours = {number: handler for number, handler in handlers.items() if callable(handler)}
-    for number in ours:
+    in_python = {number: handler for number, handler in handlers.items() if callable(handler)}
+    for number in in_python:
         signal.signal(number, lambda number, frame: came.append(number))
     try:
         yield
     finally:
-        for number, handler in ours.items():
+        for number, handler in in_python.items():
             signal.signal(number, handler)
         for first in came[:1]:
             signal.raise_signal(first)

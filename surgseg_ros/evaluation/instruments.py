@@ -118,20 +118,20 @@ def count_instruments(truth: InstrumentFrame, predicted: InstrumentFrame) -> Ins
     iou, tiny = _overlaps(truth, predicted)
     rows: list[int] = np.flatnonzero(~tiny).tolist()
     columns: list[int] = np.flatnonzero(~(iou[tiny] > MATCH_IOU).any(0)).tolist()
-    ours, theirs = [truth.listed[i] for i in rows], [predicted.listed[i] for i in columns]
+    true_ones, found_ones = [truth.listed[i] for i in rows], [predicted.listed[i] for i in columns]
     counts = InstrumentCounts(
         TrackFrame(
-            [instrument.track_id or -instrument.number for instrument in ours],
-            [instrument.track_id or -instrument.number for instrument in theirs],
+            [instrument.track_id or -instrument.number for instrument in true_ones],
+            [instrument.track_id or -instrument.number for instrument in found_ones],
             iou[np.ix_(rows, columns)],
         ),
-        [instrument.label for instrument in ours],
-        [instrument.label for instrument in theirs],
+        [instrument.label for instrument in true_ones],
+        [instrument.label for instrument in found_ones],
         find_touch(truth),
     )
     scale = FULL_HEIGHT / truth.instances.shape[0]
     for index, other in counts.matches:
-        _compare(ours[index], theirs[other], scale, counts)
+        _compare(true_ones[index], found_ones[other], scale, counts)
     return counts
 
 
@@ -197,15 +197,17 @@ def _paired(
     for kind in KeypointKind:
         if kind == KeypointKind.THREAD_LINE:
             continue
-        ours, theirs = (
+        true_points, found_points = (
             [point for point in instrument.geometry.keypoints if point.kind == kind]
             for instrument in (truth, predicted)
         )
-        away = [[math.dist(a.xy_px, b.xy_px) for b in theirs] for a in ours]
-        rows, columns = linear_sum_assignment(np.reshape(away, (len(ours), len(theirs))))
-        yield from ((ours[i], theirs[j]) for i, j in zip(rows, columns))
-        yield from ((point, None) for i, point in enumerate(ours) if i not in rows)
-        yield from ((None, point) for j, point in enumerate(theirs) if j not in columns)
+        away = [[math.dist(a.xy_px, b.xy_px) for b in found_points] for a in true_points]
+        rows, columns = linear_sum_assignment(
+            np.reshape(away, (len(true_points), len(found_points)))
+        )
+        yield from ((true_points[i], found_points[j]) for i, j in zip(rows, columns))
+        yield from ((point, None) for i, point in enumerate(true_points) if i not in rows)
+        yield from ((None, point) for j, point in enumerate(found_points) if j not in columns)
 
 
 def _is_seen(point: Keypoint | None) -> bool:

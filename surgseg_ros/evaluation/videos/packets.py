@@ -207,8 +207,8 @@ def strict(codec: VideoCodecContext) -> VideoCodecContext:
     """
     codec.thread_type = ThreadType.NONE
     codec.thread_count = 1
-    ours = {'err_detect': 'crccheck+explode', 'max_pixels': str(MAX_PIXELS)}
-    codec.options = {**codec.options, **ours}
+    checks = {'err_detect': 'crccheck+explode', 'max_pixels': str(MAX_PIXELS)}
+    codec.options = {**codec.options, **checks}
     return codec
 
 
