@@ -107,13 +107,13 @@ def staleness(age: Age, policy: ResultPolicy) -> Reason | None:
     age_ms = age.header_ms if policy.age_source == HEADER else age.receipt_ms
     limit_ms = policy.max_frame_age_ms or math.inf
     if age.receipt_ms > policy.stale_after_ms:
-        reported = age.receipt_ms, 'its receipt', 'stale_after_ms', policy.stale_after_ms
+        exceeded = age.receipt_ms, 'its receipt', 'stale_after_ms', policy.stale_after_ms
     elif age_ms > limit_ms:
         since = 'its stamp' if policy.age_source == HEADER else 'its receipt'
-        reported = age_ms, since, 'max_frame_age_ms', limit_ms
+        exceeded = age_ms, since, 'max_frame_age_ms', limit_ms
     else:
         return None
-    return Reason(ReasonCode.TOO_OLD, _too_old(*reported))
+    return Reason(ReasonCode.TOO_OLD, _too_old(*exceeded))
 
 
 def clock_warning(age: Age, policy: ResultPolicy) -> Reason | None:

@@ -79,7 +79,7 @@ class Health:
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()
         self._times: dict[str, deque[float]] = {}
-        self._reported: set[str] = set()
+        self._known_causes: set[str] = set()
         self._inactive: Reason | None = Reason(ReasonCode.NOT_CONFIGURED, 'not configured yet')
         self._degraded_reasons: tuple[Reason, ...] = ()
         self._ambiguity: Reason | None = None
@@ -112,8 +112,8 @@ class Health:
         :return: True on the first call with this cause since the node was activated.
         """
         with self._lock:
-            new = cause not in self._reported
-            self._reported.add(cause)
+            new = cause not in self._known_causes
+            self._known_causes.add(cause)
             return new
 
     def activate(self, now_ns: int, degraded_reasons: tuple[Reason, ...] = ()) -> None:
@@ -129,7 +129,7 @@ class Health:
             self._expecting_since_ns = now_ns
             self._image_ns = self._mask_ns = self._stamp_ns = self._last_image = None
             self._roi = self._distances = None
-            self._reported.clear()
+            self._known_causes.clear()
             self._times.clear()
 
     def set_degraded_reasons(self, degraded_reasons: tuple[Reason, ...]) -> None:
@@ -300,8 +300,8 @@ class Health:
                 return Verdict(INACTIVE, (self._inactive,))
             if self._mask_ns is None or now_ns - self._mask_ns > stale_after_ms * 1e6:
                 return Verdict(STALE, self._stale_reasons(now_ns, stale_after_ms))
-            reported = (*self._degraded_reasons, self._others, self._ambiguity, *self._warnings)
-            reasons = tuple(reason for reason in reported if reason is not None)
+            possible = (*self._degraded_reasons, self._others, self._ambiguity, *self._warnings)
+            reasons = tuple(reason for reason in possible if reason is not None)
             return Verdict(DEGRADED if reasons else VALID, reasons)
 
     def _stale_reasons(self, now_ns: int, stale_after_ms: float) -> tuple[Reason, ...]:

@@ -130,13 +130,13 @@ class ModelSlot:
 
     def _degraded_reasons(self) -> tuple[Reason, ...]:
         segmenter = self.segmenter
-        reported = (
+        possible = (
             _DEGRADED_BY_USE.get(segmenter.spec.intended_use) if segmenter is not None else None,
             self._change_failure,
             self._fallback_reason,
             self._batching_reason,
         )
-        return tuple(reason for reason in reported if reason is not None)
+        return tuple(reason for reason in possible if reason is not None)
 
     def is_in_use(self, folder: str) -> bool:
         """

@@ -246,7 +246,7 @@ class Outputs:
 _INFO_BYTES: Final = 10_000
 """Maximum size of a camera_info; larger messages are ignored."""
 
-_MAX_REPORTED: Final = 20
+_MAX_LOGGED: Final = 20
 
 
 class _Result(NamedTuple):
@@ -283,7 +283,7 @@ class StereoOutput:
         self._lock = threading.Lock()
         self._infos: list[bytes | None] = [None, None]
         self._cameras: list[_Result | None] = [None, None]
-        self._reported: set[str] = set()
+        self._logged_reasons: set[str] = set()
         self.state = 'no pair of images yet'
         """`published`, or the reason why nothing is published."""
 
@@ -389,8 +389,8 @@ class StereoOutput:
     def _report(self, reason: str) -> None:
         """Log a reason once, and store it for the diagnostics."""
         self.state = reason
-        if reason not in self._reported and len(self._reported) < _MAX_REPORTED:
-            self._reported.add(reason)
+        if reason not in self._logged_reasons and len(self._logged_reasons) < _MAX_LOGGED:
+            self._logged_reasons.add(reason)
             self._node.get_logger().warning(
                 f'detections_3d is not published: {reason} (reported once)'
             )

@@ -284,14 +284,14 @@ def find_misspelled(node: Node, known: Mapping[str, Sequence[str]]) -> list[str]
     """
     given: Mapping[str, Any] = getattr(node, '_parameter_overrides', {})  # no public API
     names = [row.name for row in TABLE]
-    reported = [
+    without_effect = [
         f'there is no parameter {name!r}{did_you_mean(name, names)}' for name in unknown(node)
     ]
     for name in sorted(given):
         if name.startswith(_PREFIX):
-            reported += _misspelled(name, known)
+            without_effect += _misspelled(name, known)
             _check(name, given[name].value)
-    return [f'{text}: it is ignored' for text in reported]
+    return [f'{text}: it is ignored' for text in without_effect]
 
 
 def _misspelled(name: str, known: Mapping[str, Sequence[str]]) -> Iterator[str]:

@@ -52,7 +52,7 @@ class SegmenterNode(LifecycleNode):
         super().__init__('segmenter', **options)
         parameters.declare(self)
         self.settings = parameters.read(self)
-        self._reported_misspelled: set[str] = set()
+        self._logged_misspelled: set[str] = set()
         self._report_misspelled()
         self.add_on_set_parameters_callback(self._on_parameters)
         self._generation = Generation()
@@ -324,8 +324,8 @@ class SegmenterNode(LifecycleNode):
         """Warn once about each value that was given on startup and has no effect."""
         known = overridable(self, self.settings)
         for text in find_misspelled(self, known):
-            if text not in self._reported_misspelled:
-                self._reported_misspelled.add(text)
+            if text not in self._logged_misspelled:
+                self._logged_misspelled.add(text)
                 self.get_logger().warning(text)
 
     def _is_unchanged(self, parameter: Any) -> bool:

@@ -282,18 +282,18 @@ def _data(training: Mapping[str, Any]) -> str:
 
 def _recipe(training: Mapping[str, Any]) -> str:
     """Describe the last run's settings, and briefly the runs before it."""
-    reported = {
+    recipe = {
         key: value
         for key, value in mapping(training.get('recipe')).items()
         if key not in _OMITTED and value not in ('', None, [], {})
     }
     runs = _runs(training)
-    parts = ['## How it was made'] if reported or runs else []
+    parts = ['## How it was made'] if recipe or runs else []
     if len(runs) > 1:
         parts.append('In several runs, each from the weights of the one before:')
     parts += ['\n'.join(f'{number}. {run}' for number, run in enumerate(runs, 1))] if runs else []
-    if reported:
-        block = yaml.safe_dump(reported, sort_keys=False, default_flow_style=None, width=95)
+    if recipe:
+        block = yaml.safe_dump(recipe, sort_keys=False, default_flow_style=None, width=95)
         parts += [f'The {"last " if len(runs) > 1 else ""}recipe:\n\n```yaml\n{block}```']
     if versions := mapping(training.get('versions')):
         parts.append(f'With {", ".join(f"{name} {of}" for name, of in versions.items())}.')

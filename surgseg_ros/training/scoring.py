@@ -102,7 +102,7 @@ def _at_input_size(
     runtime: Runtime, spec: ModelSpec, frames: Frames, what: str
 ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.float32]]]:
     """Yield (h, w) truth and (C, h, w) logits of each frame at the network's size."""
-    for _, image, truth in _reported(frames, what):
+    for _, image, truth in _with_progress(frames, what):
         with torch.inference_mode():
             batch = torch.from_numpy(np.ascontiguousarray(image))[None].to(runtime.device)
             logits = runtime(prepare(batch, spec))[0].float().cpu().numpy()
@@ -149,7 +149,7 @@ def tune_min_region(segmenter: Segmenter, frames: Frames) -> tuple[float, ...]:
     :return: minimum area per class, as a share of the image, as in ModelSpec.
     """
     regions = MinimumRegions()
-    for _, image, truth in _reported(frames, 'minimum regions'):
+    for _, image, truth in _with_progress(frames, 'minimum regions'):
         regions.add(truth, segmenter.segment(image).mask)
     return regions.tune()
 
@@ -171,7 +171,7 @@ def score(segmenter: Segmenter, frames: Frames, minimum: Sequence[float]) -> dic
     raw: dict[str, list[FrameCounts]] = {}
     filtered: dict[str, list[FrameCounts]] = {}
     calibration = Calibration(segmenter)
-    for video, image, truth in _reported(frames, 'scoring'):
+    for video, image, truth in _with_progress(frames, 'scoring'):
         predicted = calibration.add(image, truth)
         kept = drop_small_regions(predicted, minimum)
         raw.setdefault(video, []).append(count_frame(truth, predicted))
@@ -236,6 +236,6 @@ def _selected(summary: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _reported(frames: Frames, what: str) -> Iterator[ValidationFrame]:
+def _with_progress(frames: Frames, what: str) -> Iterator[ValidationFrame]:
     """Show progress."""
     yield from tqdm(frames(), what, unit='frame', leave=False)
