@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple, NoReturn
 from surgseg_ros.core.errors import explain
 from surgseg_ros.core.files import remove_unfinished, writing
 from surgseg_ros.core.processes import kill_children
-from surgseg_ros.core.timing import reported
+from surgseg_ros.core.timing import forward_logs
 
 FAILED: Final = 2
 """Status if input or machine cause a failure; 1 has another meaning in some commands."""
@@ -80,7 +80,7 @@ def run(command: Command, arguments: Sequence[str], signals: 'Signals | None' = 
         module, _, function = command.target.partition(':')
         action: Callable[[Sequence[str]], int] = getattr(importlib.import_module(module), function)
         with (
-            reported(lambda level, text: print_line(command.name, text)),
+            forward_logs(lambda level, text: print_line(command.name, text)),
             signals.raised() if signals else contextlib.nullcontext(),
         ):
             status = action(arguments)

@@ -39,7 +39,7 @@ def percentiles(values: Iterable[float]) -> Percentiles:
     :return: the percentiles.
     :raises ValueError: if there is no value.
     """
-    import numpy as np  # imported here: verbs use `reported` before they find what is missing
+    import numpy as np  # imported here: verbs use `forward_logs` before they find what is missing
 
     known = list(values)
     if not known:
@@ -192,7 +192,7 @@ _CHANGING: Final = threading.Lock()
 
 
 class _Reports(logging.Handler):
-    """Passes on the texts of records; see `reported`."""
+    """Passes on the texts of records; see `forward_logs`."""
 
     def __init__(self, report: Callable[[int, str], object]) -> None:
         super().__init__()
@@ -209,7 +209,7 @@ def _reports() -> list[_Reports]:
 
 
 @contextlib.contextmanager
-def reported(report: Callable[[int, str], object]) -> Iterator[None]:
+def forward_logs(report: Callable[[int, str], object]) -> Iterator[None]:
     """
     Pass on what this package logs in the block, from level info: long work and its warnings.
 

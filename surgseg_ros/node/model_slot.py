@@ -16,7 +16,7 @@ from surgseg_ros.core.errors import describe
 from surgseg_ros.core.model_folder import find_model, read_spec
 from surgseg_ros.core.processes import importing
 from surgseg_ros.core.reasons import Reason, ReasonCode
-from surgseg_ros.core.timing import reported
+from surgseg_ros.core.timing import forward_logs
 from surgseg_ros.node.freshness import Generation
 from surgseg_ros.node.parameters import Settings
 from surgseg_ros.node.worker import Inference
@@ -329,7 +329,7 @@ class ModelSlot:
 
         started_s = time.monotonic()
         self._logger.info(f'loading {str(find_model(settings.model))!r}')
-        with reported(self._log):
+        with forward_logs(self._log):
             segmenter = Segmenter.load(
                 settings.model,
                 settings.device,

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from surgseg_ros.core.timing import Progress, reported
+from surgseg_ros.core.timing import Progress, forward_logs
 
 PATIENCE_S = 100.0
 
@@ -79,9 +79,9 @@ def test_what_is_logged_goes_to_the_innermost_block_from_level_info() -> None:
     before = logger.getEffectiveLevel()
     outer: list[str] = []
     inner: list[tuple[int, str]] = []
-    with reported(lambda level, text: outer.append(text)):
+    with forward_logs(lambda level, text: outer.append(text)):
         logger.info('first')
-        with reported(lambda level, text: inner.append((level, text))):
+        with forward_logs(lambda level, text: inner.append((level, text))):
             logger.debug('no')
             logger.warning('%s', 'second')
         logger.info('third')
