@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The output topics of one camera, but `status` (see `reporter`), and of two, in 3-D."""
+"""The output topics of a camera, except `status` (see `reporter`), and those of two in 3-D."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -80,8 +80,8 @@ class Outputs:
     :param camera_name: prefix of the topics.
     :param overlay: whether to offer the overlay.
     :param raw_mask: whether to offer the mask before the temporal filter.
-    :param observe: called with header, segmentation and instruments of each image, after the
-        others.
+    :param observe: called with header, segmentation and instruments of each image, after
+        they were published.
     :param measure: called with distances between instruments in each mask; None without a
         decision.
     """

@@ -158,7 +158,7 @@ _AVERAGING: Final = 'averaging_state'
 
 class CheckpointFile(TorchCheckpointIO):
     """
-    Writes checkpoints so that the one before is kept until the new one is complete.
+    Writes checkpoints; the previous one is kept until the new one is complete.
 
     Lightning's own class does so too, but writes to the system's /tmp first.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The LightningDataModule: finds, checks, splits and fits a data set once for all processes."""
+"""The LightningDataModule: finds, checks, splits and resizes a data set once for all processes."""
 
 import json
 import math
@@ -54,7 +54,7 @@ class Data(lightning.LightningDataModule):
         self._cache = Path(config.cache) if config.cache else run / 'frames'
 
     def prepare_data(self) -> None:
-        """Check all samples and fit those for training; runs in one process only."""
+        """Check all samples and resize those for training; runs in one process only."""
         config = self._config
         found = validate(
             Path(config.data),
