@@ -207,13 +207,15 @@ class McapFile:
         chunks = [x for x in self._chunks if not x.counts.keys().isdisjoint(wanted)]
         chunks.sort(key=lambda chunk: chunk.start_time_ns)
         threads = _THREADS if all(x.size <= _MAX_PREFETCHED_BYTES for x in chunks) else 0
-        calls = (partial(self._messages_of, chunk, wanted) for chunk in chunks)
+        # Not the first one: a bag of many files begins with all of them at once.
+        calls = (partial(self._messages_of, chunk, wanted) for chunk in chunks[1:])
         waiting: list[tuple[int, int, int, int, Received]] = []
         with closing(in_order(calls, threads)) as contents:
             for order, chunk in enumerate(chunks):
                 while waiting and waiting[0][0] < chunk.start_time_ns:
                     yield heapq.heappop(waiting)[-1]
-                if isinstance(found := next(contents), str):
+                found = next(contents) if order else self._messages_of(chunk, wanted)
+                if isinstance(found, str):
                     bad.append(found)
                     continue
                 for number, message in enumerate(found):

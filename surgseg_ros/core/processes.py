@@ -323,7 +323,9 @@ def in_order(
     :param calls: the functions; it is closed when the result is closed.
     :param threads: number of threads.
     :param depth: number of calls beyond the one whose result is due; 0: one for each thread.
-    :return: the results in the order of the calls; an exception is raised when it is due.
+    :return: the results in the order of the calls. If it is closed, calls that were begun are
+        still completed.
+    :raises BaseException: exceptions of the functions, each when its result is due.
     """
     with closing(calls):
         if not threads:

@@ -257,9 +257,11 @@ def test_few_chunks_are_read_ahead(tmp_path, monkeypatch):
     path, names = write(tmp_path / 'x.mcap', range(9), chunk_size=1), count_chunks(monkeypatch)
     with Bag(path) as bag, closing(bag.messages()) as messages:
         assert next(messages)[1] == 0
+        assert names == [threading.main_thread().name]  # bags of many files begin them all
+        assert next(messages)[1] == 1
         messages.close()  # ends the threads
-        assert len(names) == 3
-        assert threading.main_thread().name not in names
+        assert len(names) == 4
+        assert threading.main_thread().name not in names[1:]
 
 
 def test_large_chunks_are_not_read_ahead(tmp_path, monkeypatch):
