@@ -64,7 +64,7 @@ _AT_BORDER: Final = 0.015
 """An end of a needle is cut off if samples this near to it touch the border, in image heights."""
 
 _THIN: Final = 0.85
-"""The point of a needle is thinner than this, in widths of its middle."""
+"""The point of a needle is thinner than this, in widths of its middle and of its cut end."""
 
 
 def find_geometries(
@@ -289,11 +289,18 @@ def _are_cut_off(ends: list[Points], points: Points, field: Field) -> list[bool]
 
 
 def _is_first_thicker(arc: Arc, is_cut: list[bool]) -> bool:
-    """Return whether the first end of a needle is thicker, as its tail is; of cut ends, guess."""
+    """
+    Return whether the first end of a needle is the thicker one, its tail.
+
+    If one end is cut off, the width of the other is compared with the widest other part, since
+    jaws often cover the middle. If both are cut off, both are flagged, and either may be the tail.
+    """
     if is_cut[0] == is_cut[1]:
         return arc.start_width >= arc.stop_width
-    seen = arc.stop_width if is_cut[0] else arc.start_width
-    return (seen >= _THIN * arc.middle_width) != is_cut[0]
+    seen, cut = arc.start_width, arc.stop_width
+    if is_cut[0]:
+        seen, cut = cut, seen
+    return (seen >= _THIN * max(arc.middle_width, cut)) != is_cut[0]
 
 
 def _tangent(centre: Points, end: Points, middle: Points) -> Points:

@@ -8,7 +8,7 @@ from drawn_masks import empty, find
 
 from surgseg_ros.core.geometry import find_geometries
 from surgseg_ros.core.keypoints import KeypointKind
-from surgseg_ros.core.labels import NEEDLE, THREAD
+from surgseg_ros.core.labels import CLASPER, NEEDLE, THREAD
 
 POINT, TAIL = KeypointKind.NEEDLE_POINT, KeypointKind.NEEDLE_TAIL
 
@@ -39,14 +39,40 @@ def test_the_point_of_a_needle_is_its_thin_end_at_any_inclination(turns, lean):
     assert np.hypot(*(found[POINT].xy_px - point)) < 12
 
 
-@pytest.mark.parametrize('turns', [(-0.8, 2.2), (2.2, -0.8)])
-def test_an_end_that_the_border_cuts_off_is_beyond_the_image(turns):
-    """The thread crosses the needle at the border, which says nothing about its ends."""
+CUT = pytest.mark.parametrize('turns', [(-0.8, 2.2), (2.2, -0.8)])
+"""Needles whose first or last end is above the image."""
+
+
+@CUT
+def test_a_needle_whose_middle_is_in_jaws_and_whose_end_is_cut_off_has_its_ends_right(turns):
     mask = empty()
     tail, point = needle(mask, (240, 30), turns)
-    cv2.line(mask, (330, 0), (330, 20), THREAD, 3)
+    cv2.line(mask, (282, 65), (416, 178), CLASPER, 20)
     found = ends_of(mask)
     seen, cut = (POINT, TAIL) if point[1] > tail[1] else (TAIL, POINT)
     assert (found[seen].is_beyond, found[cut].is_beyond) == (False, True)
     assert np.hypot(*(found[seen].xy_px - max(tail, point, key=lambda end: end[1]))) < 12
-    assert KeypointKind.NEEDLE_THREAD_END not in found
+
+
+@pytest.mark.parametrize('turns', [(-1.7, 1.2), (1.2, -1.7)])
+def test_an_end_is_beyond_the_image_where_the_border_cuts_the_needle_at_a_small_angle(turns):
+    """The end of what is visible is in the image, unlike the end of the needle."""
+    mask = empty()
+    tail, point = needle(mask, (240, 74), turns)
+    found = ends_of(mask)
+    seen, cut = (POINT, TAIL) if point[1] > tail[1] else (TAIL, POINT)
+    assert (found[seen].is_beyond, found[cut].is_beyond) == (False, True)
+    assert found[cut].xy_px[1] > -0.5
+
+
+@CUT
+def test_a_thread_at_an_end_that_the_border_cuts_off_is_not_fastened_to_it(turns):
+    mask = empty()
+    needle(mask, (240, 30), turns)
+    cv2.line(mask, (302, 0), (362, 20), THREAD, 3)
+    instruments = find(mask)
+    geometries = find_geometries(instruments, mask)
+    (own,) = (g for x, g in zip(instruments, geometries) if x.label == NEEDLE)
+    kinds = {point.kind for point in own.keypoints}
+    assert POINT in kinds
+    assert KeypointKind.NEEDLE_THREAD_END not in kinds
