@@ -264,6 +264,10 @@ def _predict_video(
     outputs = list(cameras)
     pipelines = [_begin(folder, settings) for folder in outputs]
     images = [find_images(view) for view in cameras.values()]
+    if pipelines[0].finds_roi:
+        for view, own in zip(cameras.values(), images, strict=True):
+            for path in find_masks(view):
+                _image_path(path, own)
     paths = [[(path.name, path) for path in find_masks(view)] for view in cameras.values()]
     for _, frames in group_frames(paths):
         results = [_find(pipelines[n], path, images[n], settings) for n, path in frames]
@@ -298,13 +302,8 @@ def _find(
 def _image_of(
     path: Path, mask: NDArray[np.uint8], images: Mapping[int, Path]
 ) -> NDArray[np.uint8]:
-    """Read the image of a mask, by the number that is its name."""
-    image_path = images.get(int(path.stem)) if path.stem.isdecimal() else None
-    if image_path is None:
-        raise FrameError(
-            f'{path}: roi_mode auto needs its image, in {" or ".join(IMAGE_FOLDERS)} beside '
-            f'{MASK_FOLDER}: add the images, or leave roi_mode out'
-        )
+    """Read the image of a mask."""
+    image_path = _image_path(path, images)
     image = read_image_file(image_path)
     if image.shape[:2] != mask.shape:
         raise FrameError(
@@ -314,12 +313,25 @@ def _image_of(
     return image
 
 
+def _image_path(path: Path, images: Mapping[int, Path]) -> Path:
+    """Return the file of a mask's image, which has the number that is the mask's name."""
+    image_path = images.get(int(path.stem)) if path.stem.isdecimal() else None
+    if image_path is None:
+        raise FrameError(
+            f'{path}: roi_mode auto needs its image, of the same number, in '
+            f'{" or ".join(IMAGE_FOLDERS)} beside {MASK_FOLDER}: add the images, name both by '
+            'numbers, or leave roi_mode out'
+        )
+    return image_path
+
+
 def _with_full_confidence(mask: NDArray[np.uint8], roi: Roi | None) -> Segmentation:
     """Create a segmentation of a region, None for all, with a confidence of 1 everywhere."""
     whole = Roi(0, 0, mask.shape[1], mask.shape[0])
     confidence = GridConfidence(np.full((1, 1), 255, np.uint8), whole)
-    if roi is None:
-        return Segmentation(mask, grid_confidence=confidence, roi=_segmented_part(mask))
+    part = _segmented_part(mask)
+    if roi is None or part is not None:
+        return Segmentation(mask, grid_confidence=confidence, roi=part)
     inside = np.full_like(mask, NO_DECISION)
     np.maximum(roi.view(mask), roi.outside(), out=roi.view(inside))
     return Segmentation(inside, grid_confidence=confidence, roi=roi)
