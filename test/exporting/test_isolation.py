@@ -52,6 +52,8 @@ for runtime in sys.argv[2:]:
     segmenter = Segmenter.load(sys.argv[1], 'cpu', runtime)
     segmenter.warm_up((48, 64))
     assert segmenter.segment(np.zeros((48, 64, 3), np.uint8)).mask.shape == (48, 64)
+    if runtime != 'torch':  # the last one
+        assert 'segmentation_models_pytorch' not in sys.modules
 print('segmented')
 """
 
