@@ -37,8 +37,6 @@ LEFT_OUT = {
     'test/core/test_cache.py': 'core/cache.py',
     'test/core/test_early_convolution.py': 'core/runtimes/pytorch.py',
     'test/core/test_errors.py': 'core/errors.py',
-    'test/core/test_graphs.py': 'core/cuda.py',
-    'test/core/test_in_flight.py': 'core/cuda.py',
     'test/core/test_instructions.py': 'core/runtimes/base.py',
     'test/core/test_network.py': 'core/runtimes/pytorch.py',
 }
