@@ -201,8 +201,8 @@ class _Component(NamedTuple):
         """Return its cells as a part; `step` is their distance in pixels."""
         left, top, width, height = self.window.tolist()
         window = self.marks[top : top + height, left : left + width]
-        flat = cv2.findNonZero(cv2.inRange(window, self.number, self.number))
-        columns, rows = np.ascontiguousarray(flat.reshape(-1, 2).T) + self.window[:2, None]
+        found = cv2.findNonZero(cv2.inRange(window, self.number, self.number))
+        columns, rows = np.ascontiguousarray(found.reshape(-1, 2).T) + self.window[:2, None]
         is_rim = self.inner.reshape(-1).take(rows * self.inner.shape[1] + columns) == 0
         points = np.stack([columns + self.corner[0], rows + self.corner[1]]) * float(step)
         points += step // 2

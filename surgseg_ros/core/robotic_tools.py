@@ -108,7 +108,7 @@ def _join_coinciding(tools: list[ToolParts]) -> list[ToolParts]:
     for tool in tools:
         rim = np.concatenate([part.rim for part in tool.parts]).astype(np.float32)
         for known, other in kept:
-            if not _are_split(tool, known) and _coincide(rim, other):
+            if _coincide(rim, other) and not _are_split(tool, known):
                 known.shafts.extend(tool.shafts)
                 for part in (*tool.wrists, *tool.claspers):
                     known.add(part)
@@ -120,7 +120,7 @@ def _join_coinciding(tools: list[ToolParts]) -> list[ToolParts]:
 
 
 def _are_split(first: ToolParts, second: ToolParts) -> bool:
-    """Return whether the shafts of two tools touch: only those of a split region do."""
+    """Return whether the shafts of two tools touch, as those of a region that was split do."""
     pairs = itertools.product(first.shafts, second.shafts)
     return any(touch(one, other, one.step) for one, other in pairs)
 

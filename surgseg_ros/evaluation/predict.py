@@ -247,10 +247,10 @@ def nothing_without_masks(output: Path) -> Iterator[None]:
         files is kept.
     """
     record = output / RECORD_FILE
-    is_raised_by_package = not record.exists() or _is_alone(record)
+    is_of_this_run = not record.exists() or _is_alone(record)
 
     def clean_up() -> None:
-        if is_raised_by_package and not any(output.glob('video_*/**/*.png')):
+        if is_of_this_run and not any(output.glob('video_*/**/*.png')):
             record.unlink(missing_ok=True)
         remove_empty(
             [*output.glob('video_*'), *output.glob('video_*/*'), *output.glob('video_*/*/*')]
