@@ -54,7 +54,7 @@ _FOOTER_HEAD: Final = (2, 20)
 
 _CHECKED_FOOTER_BYTES: Final = _FOOTER.size - 4 - len(MCAP_MAGIC)
 
-_THREADS: Final = 2  # they read the next chunks: checksums and decompression need no GIL
+_THREADS: Final = 2  # they read chunks after the first: of many files, all begin at once
 _MAX_PREFETCHED_BYTES: Final = 2**26  # of a decompressed chunk: several are in memory
 
 
@@ -207,7 +207,6 @@ class McapFile:
         chunks = [x for x in self._chunks if not x.counts.keys().isdisjoint(wanted)]
         chunks.sort(key=lambda chunk: chunk.start_time_ns)
         threads = _THREADS if all(x.size <= _MAX_PREFETCHED_BYTES for x in chunks) else 0
-        # Not the first one: a bag of many files begins with all of them at once.
         calls = (partial(self._messages_of, chunk, wanted) for chunk in chunks[1:])
         waiting: list[tuple[int, int, int, int, Received]] = []
         with closing(in_order(calls, threads)) as contents:
@@ -218,9 +217,8 @@ class McapFile:
                 if isinstance(found, str):
                     bad.append(found)
                     continue
-                for number, message in enumerate(found):
-                    key = message[1], chunk.start, order, number  # messages are never compared
-                    heapq.heappush(waiting, (*key, message))
+                for number, message in enumerate(found):  # messages are never compared
+                    heapq.heappush(waiting, (message[1], chunk.start, order, number, message))
         while waiting:
             yield heapq.heappop(waiting)[-1]
 

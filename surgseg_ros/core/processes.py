@@ -7,7 +7,6 @@ Threads read ahead, work in parallel or write behind; their queues are bounded a
 Imports no slow library: some functions must be called before OpenCV or torch is imported.
 """
 
-import contextlib
 import ctypes
 import gc
 import multiprocessing
@@ -20,7 +19,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from typing import Final, Generic, TypeVar
 
@@ -59,7 +58,7 @@ def keep_freed() -> None:
 
 
 def _set(*options: tuple[int, int]) -> None:
-    with contextlib.suppress(OSError, AttributeError):  # not glibc
+    with suppress(OSError, AttributeError):  # not glibc
         mallopt = ctypes.CDLL(None).mallopt
         for name, value in options:
             mallopt(name, value)
@@ -77,7 +76,7 @@ def freeze_garbage() -> None:
     gc.collect()  # the next full collection follows after 25 % new objects
 
 
-@contextlib.contextmanager
+@contextmanager
 def importing() -> Iterator[None]:
     """
     Import large libraries without garbage collection, and call `freeze_garbage` afterwards.
@@ -100,7 +99,7 @@ def empty_device_cache() -> None:
     """Empty torch's cache of CUDA memory, if torch is imported."""
     if (torch := sys.modules.get('torch')) is None:
         return
-    with contextlib.suppress(RuntimeError):  # the device may be gone
+    with suppress(RuntimeError):  # the device may be gone
         torch.cuda.empty_cache()  # has no effect if no device is in use
 
 
@@ -108,7 +107,7 @@ def release_memory() -> None:
     """Free unused memory, on the host and on the device."""
     gc.collect()  # runtimes may contain reference cycles
     empty_device_cache()
-    with contextlib.suppress(OSError, AttributeError):  # not glibc
+    with suppress(OSError, AttributeError):  # not glibc
         ctypes.CDLL(None).malloc_trim(0)
 
 
@@ -323,8 +322,7 @@ def in_order(
     :param calls: the functions; it is closed when the result is closed.
     :param threads: number of threads.
     :param depth: number of calls beyond the one whose result is due; 0: one for each thread.
-    :return: the results in the order of the calls. If it is closed, calls that were begun are
-        still completed.
+    :return: the results in order; if it is closed, calls that were begun are still completed.
     :raises BaseException: exceptions of the functions, each when its result is due.
     """
     with closing(calls):

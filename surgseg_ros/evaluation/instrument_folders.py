@@ -43,7 +43,6 @@ from surgseg_ros.core.stereo_calibration import (
 )
 from surgseg_ros.evaluation.frames import Source, read_image_file, write_png
 from surgseg_ros.evaluation.layout import (
-    IMAGE_FOLDERS,
     MASK_FOLDER,
     FrameError,
     find_cameras,
@@ -51,6 +50,7 @@ from surgseg_ros.evaluation.layout import (
     find_masks,
     find_videos,
     find_views,
+    image_of,
     official_name,
 )
 from surgseg_ros.evaluation.pairs import EvaluationError, read_mask, read_values
@@ -267,7 +267,7 @@ def _predict_video(
     if pipelines[0].finds_roi:
         for view, own in zip(cameras.values(), images, strict=True):
             for path in find_masks(view):
-                _image_path(path, own)
+                image_of(path, own)
     paths = [[(path.name, path) for path in find_masks(view)] for view in cameras.values()]
     for _, frames in group_frames(paths):
         results = [_find(pipelines[n], path, images[n], settings) for n, path in frames]
@@ -303,26 +303,13 @@ def _image_of(
     path: Path, mask: NDArray[np.uint8], images: Mapping[int, Path]
 ) -> NDArray[np.uint8]:
     """Read the image of a mask."""
-    image_path = _image_path(path, images)
-    image = read_image_file(image_path)
+    image = read_image_file(image_path := image_of(path, images))
     if image.shape[:2] != mask.shape:
         raise FrameError(
             f'{path}: has {mask.shape[::-1]} columns and rows, its image {image_path} '
             f'{image.shape[1::-1]}: both must have the same size'
         )
     return image
-
-
-def _image_path(path: Path, images: Mapping[int, Path]) -> Path:
-    """Return the file of a mask's image, which has the number that is the mask's name."""
-    image_path = images.get(int(path.stem)) if path.stem.isdecimal() else None
-    if image_path is None:
-        raise FrameError(
-            f'{path}: roi_mode auto needs its image, of the same number, in '
-            f'{" or ".join(IMAGE_FOLDERS)} beside {MASK_FOLDER}: add the images, name both by '
-            'numbers, or leave roi_mode out'
-        )
-    return image_path
 
 
 def _with_full_confidence(mask: NDArray[np.uint8], roi: Roi | None) -> Segmentation:

@@ -7,7 +7,7 @@ compared case-insensitively; two names that differ only in case are rejected.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -159,6 +159,25 @@ def find_images(video: Path) -> dict[int, Path]:
                 if match and path.suffix.lower() == suffix:
                     found[int(match[1])] = path
     return dict(sorted(found.items()))
+
+
+def image_of(mask: Path, images: Mapping[int, Path]) -> Path:
+    """
+    Return the image that has the number of a mask.
+
+    :param mask: the file of the mask.
+    :param images: the images of its video, as `find_images` returns them.
+    :return: the file of the image.
+    :raises FrameError: if there is none.
+    """
+    found = images.get(int(mask.stem)) if mask.stem.isdecimal() else None
+    if found is None:
+        raise FrameError(
+            f'{mask}: roi_mode auto needs its image, of the same number, in '
+            f'{" or ".join(IMAGE_FOLDERS)} beside {MASK_FOLDER}: add the images, name both by '
+            'numbers, or leave roi_mode out'
+        )
+    return found
 
 
 def has_images(video: Path) -> bool:
