@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 from surgseg_ros.bag_evaluation.accumulator import FrameAccumulator
 from surgseg_ros.bag_evaluation.bag_scan import Matching, frame_path
 from surgseg_ros.bag_evaluation.frames import (
-    Completed,
+    CompletedFrame,
     Decided,
     NonImage,
     Options,
@@ -162,9 +162,9 @@ class _Step:
         self._pipeline = CameraPipeline(options.pipeline, options.roi)
         self._announced = False
 
-    def __call__(self, item: Completed | NonImage) -> None:
+    def __call__(self, item: CompletedFrame | NonImage) -> None:
         """Process an item."""
-        if isinstance(item, Completed):
+        if isinstance(item, CompletedFrame):
             self._record_completed(tracked(item, self._pipeline))
         elif isinstance(item, Rejected):
             index = self._accumulator.add_frame(
@@ -180,7 +180,7 @@ class _Step:
         elif isinstance(item, Truncated):
             self._accumulator.damage = item.text
 
-    def _record_completed(self, item: Completed) -> None:
+    def _record_completed(self, item: CompletedFrame) -> None:
         result, found = item.result, item.found
         index = self._accumulator.add_frame(
             stamp_ns(item.header), item.received_ns, _outcome(result), {**item.ms, 'write': 0.0}
@@ -212,7 +212,7 @@ class _Step:
         """Wait until all messages are written."""
         self._written.result()
 
-    def _write(self, item: Completed, writer: BagWriter, ms: dict[str, float]) -> None:
+    def _write(self, item: CompletedFrame, writer: BagWriter, ms: dict[str, float]) -> None:
         watch = Stopwatch()
         time_ns, header, found = item.received_ns, item.header, item.result.segmentation
         if not self._announced:

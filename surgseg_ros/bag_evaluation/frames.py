@@ -144,7 +144,7 @@ class Truncated(NamedTuple):
     text: str
 
 
-class Completed(NamedTuple):
+class CompletedFrame(NamedTuple):
     """
     The result that the node would publish for an image.
 
@@ -322,7 +322,7 @@ def _needed(decision: Decision, *, confidence: bool) -> Decision:
 
 def begin_completion(
     item: Decided | NonImage, workers: WorkerPool, *, runs: bool = False
-) -> Callable[[], Completed | NonImage]:
+) -> Callable[[], CompletedFrame | NonImage]:
     """
     Start to find the instruments of a decision, and their keypoints.
 
@@ -338,7 +338,7 @@ def begin_completion(
     return functools.partial(_complete, item, workers.begin(find, needed, runs=runs))
 
 
-def _complete(item: Decided, findings: Callable[[], Findings]) -> Completed:
+def _complete(item: Decided, findings: Callable[[], Findings]) -> CompletedFrame:
     found = findings()
     result = FrameResult(
         **{**vars(item.decision), 'stage_ms': found.stage_ms, 'warnings': found.warnings},
@@ -347,10 +347,10 @@ def _complete(item: Decided, findings: Callable[[], Findings]) -> Completed:
     ms = {**item.ms, **found.stage_ms}
     for stage, time_ms in found.ms.items():
         ms[stage] = ms.get(stage, 0.0) + time_ms
-    return Completed(item.received_ns, item.header, result, found, ms, item.warnings)
+    return CompletedFrame(item.received_ns, item.header, result, found, ms, item.warnings)
 
 
-def tracked(completed: Completed, pipeline: CameraPipeline) -> Completed:
+def tracked(completed: CompletedFrame, pipeline: CameraPipeline) -> CompletedFrame:
     """
     Assign track ids to the instruments of a result.
 

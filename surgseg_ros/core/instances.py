@@ -125,11 +125,11 @@ def _divide(
     is_first = np.zeros(len(whole), bool)
     is_first[begins] = True
     indices = np.arange(len(whole)) - begins[whole] + before[whole] - 1
-    changed = np.where(is_first, firsts[whole], changes.take(indices, mode='clip'))
-    starts = np.where(is_first, runs.starts[whole], (changed - lines[whole]) * step)
+    grid_index = np.where(is_first, firsts[whole], changes.take(indices, mode='clip'))
+    starts = np.where(is_first, runs.starts[whole], (grid_index - lines[whole]) * step)
     is_last = np.roll(is_first, -1)
     ends = np.where(is_last, runs.ends[whole], np.roll(starts, -1))
-    cut, owners = Runs(runs.kinds[whole], runs.rows[whole], starts, ends), flat[changed]
+    cut, owners = Runs(runs.kinds[whole], runs.rows[whole], starts, ends), flat[grid_index]
     return [
         (number, cut.take(np.flatnonzero(owners == index)))
         for index, number in enumerate(numbers, 1)

@@ -50,9 +50,9 @@ def join_shafts(
             if _enter_separately(*known, field) or _ends_in_wrist(*known, ends):
                 continue
             apart = continues(*known) and _is_bridged(group, part, mask)
-            may_be_ears = not all(field.touches(one.rim).any() for one in known)
-            may_be_ears = may_be_ears and _are_parallel_ears(*known, ends)
-            if apart or _is_visible_beside(*known) or may_be_ears:
+            enter = all(field.touches(one.rim).any() for one in known)  # which ears do not
+            ears = not enter and _are_parallel_ears(*known, ends)
+            if apart or _is_visible_beside(*known) or ears:
                 group.append(part)
                 break
         else:

@@ -8,7 +8,7 @@ import pytest
 from verbs import verb
 
 from surgseg_ros.bag_evaluation.findings import find
-from surgseg_ros.bag_evaluation.frames import Completed, tracked
+from surgseg_ros.bag_evaluation.frames import CompletedFrame, tracked
 from surgseg_ros.bags.writing import BagWriter
 from surgseg_ros.core.detections import instance_image
 from surgseg_ros.core.geometry import find_geometries
@@ -66,7 +66,7 @@ def test_pieces_that_the_tracks_join_have_the_keypoints_of_the_whole():
         decision = Decision(segmentation, stamp_ns=START_NS + number * 10**8)
         found = find(decision)
         result = FrameResult(**vars(decision), instruments=found.instruments)
-        after = tracked(Completed(0, None, result, found, {}, ()), pipeline)
+        after = tracked(CompletedFrame(0, None, result, found, {}, ()), pipeline)
     assert len(after.result.instruments) < len(found.instruments)
     assert list(after.found.geometries) == find_geometries(after.result.instruments, covered)
 
