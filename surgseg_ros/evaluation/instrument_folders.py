@@ -249,6 +249,11 @@ def predict_from_masks(
             f'{str(masks)!r} holds no video_*/{MASK_FOLDER}/*.png: give the folder that holds the '
             'videos'
         )
+    if CameraPipeline(settings).finds_roi:  # before hours of work
+        for view in views.values():
+            images = find_images(view)
+            for path in find_masks(view):
+                image_of(path, images)
     with tqdm(total=total, unit='frame', leave=False) as bar:
         for video, names in groupby(views, lambda name: name.split('/')[0]):
             cameras = {output / name: views[name] for name in names}
@@ -264,10 +269,6 @@ def _predict_video(
     outputs = list(cameras)
     pipelines = [_begin(folder, settings) for folder in outputs]
     images = [find_images(view) for view in cameras.values()]
-    if pipelines[0].finds_roi:
-        for view, own in zip(cameras.values(), images, strict=True):
-            for path in find_masks(view):
-                image_of(path, own)
     paths = [[(path.name, path) for path in find_masks(view)] for view in cameras.values()]
     for _, frames in group_frames(paths):
         results = [_find(pipelines[n], path, images[n], settings) for n, path in frames]

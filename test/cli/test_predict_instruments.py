@@ -166,6 +166,24 @@ def test_rejects_masks_without_images_that_roi_mode_auto_needs(tmp_path, capsys)
     words = '--instruments', '--param', 'roi_mode:=auto'
     assert from_masks(tmp_path / 'masks', tmp_path / 'out', *words) == 2
     assert 'roi_mode auto needs its image' in capsys.readouterr().err
+    assert not list(tmp_path.glob('out/**/*.json')), 'before any work'
+
+
+def test_masks_without_a_decision_around_a_circle_keep_it_in_larger_images(tmp_path):
+    seen, decided = Circle(240, 135, 130), Circle(240, 135, 100)
+    write_round_view(tmp_path / 'masks', seen, 11)
+    for path in (tmp_path / 'masks').glob('video_1/segmentation/*.png'):
+        mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+        mask[decided.distances(*np.indices(SIZE)) > 100] = 255
+        cv2.imwrite(str(path), mask)
+    words = '--instruments', '--param', 'roi_mode:=auto'
+    assert from_masks(tmp_path / 'masks', tmp_path / 'out', *words) == 0
+    frame = read_video(tmp_path / 'out', 'video_1')[-1]
+    points = [x for one in frame.listed for x in one.geometry.keypoints]
+    entries = [x.xy_px for x in points if x.kind == KeypointKind.SHAFT_ENTRY and not x.is_hidden]
+    assert len(entries) == 2
+    away = decided.distances(*np.array(entries)[:, ::-1].T)
+    assert away == pytest.approx(100, abs=3)
 
 
 @pytest.mark.parametrize(
