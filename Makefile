@@ -11,6 +11,9 @@
 VENV_PYTHON := .venv/bin/python
 TESTS ?= test
 
+# Set-up leaves byte code to the first import. Without writing it, each process would compile torch.
+unexport PYTHONDONTWRITEBYTECODE
+
 # Files of tests run side by side. More than two would need more memory than small machines have.
 WORKERS ?= $(shell [ "$$(nproc)" -gt 1 ] && echo 2 || echo 1)
 PARALLEL := --numprocesses $(WORKERS) --dist loadfile
@@ -29,7 +32,7 @@ check: setup
 	$(VENV_PYTHON) -m ruff check .
 	$(VENV_PYTHON) -m ruff format --check .
 	$(VENV_PYTHON) -m tools.check_sizes
-	$(VENV_PYTHON) -m mypy
+	$(VENV_PYTHON) -m mypy --num-workers $(WORKERS)
 
 test: check
 	$(ISOLATE) $(VENV_PYTHON) -m pytest $(PARALLEL) $(TESTS)

@@ -182,9 +182,8 @@ def install(extras: str, run: Runner, lock: list[Path]) -> None:
     constraints.write_text(machine.constraints())
     pip = (VENV / 'bin' / 'python', '-m', 'pip', '--disable-pip-version-check', 'install')
     run(*pip, '--upgrade', 'pip')  # the pip that comes with Python can be years old, and slow
-    # pip compiles to byte code: if the environment forbids Python to write byte code, each process
-    # would otherwise spend many seconds on compiling torch.
-    package = ('--editable', f'.[{extras}]')
+    # Python compiles the third of the modules that is used when it imports them; see the Makefile.
+    package = ('--no-compile', '--editable', f'.[{extras}]')
     for path in lock:
         try:
             return run(*pip, '-c', constraints, '-c', path, *package)
