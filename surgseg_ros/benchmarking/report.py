@@ -191,12 +191,12 @@ def _by_stage(report: Mapping[str, Any]) -> list[str]:
     names = list(rows[0]['stages'])
     stages = markdown(
         ['size', 'cameras', *(f'{name}, ms' for name in names)],
-        ([row['size'], row['cameras'], *(_beside(row, name) for name in names)] for row in rows),
+        ([row['size'], row['cameras'], *(_with_minimum(row, name) for name in names)] for row in rows),
     )
     return [whole, 'The median of each stage, and its floor in brackets:', stages]
 
 
-def _beside(row: Mapping[str, Any], stage: str) -> str:
+def _with_minimum(row: Mapping[str, Any], stage: str) -> str:
     """Format the median of a stage with its floor."""
     median, minimum = row['stages'][stage]['p50'], row['floor_ms'][stage]
     return f'{_cell(median)} ({_cell(minimum)})' if minimum else _cell(median)
@@ -219,8 +219,8 @@ def _over_dds(report: Mapping[str, Any]) -> list[str]:
         ratio, bare = report['ratio'], report['ratio_no_profile']
         parts.append(
             f'The plain node takes {ratio["rest"]:.1f} times as long for the rest, and '
-            f'{ratio["latency"]:.1f} times as long from camera to listener; beside ours with a '
-            f'camera that has no profile {bare["rest"]:.1f} and {bare["latency"]:.1f} times.'
+            f'{ratio["latency"]:.1f} times as long from camera to listener; {bare["rest"]:.1f} and '
+            f'{bare["latency"]:.1f} times as long as the segmenter without a camera profile.'
         )
     if heard := _latencies_of_others(report, names):
         parts.append(heard)
