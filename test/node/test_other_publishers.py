@@ -291,11 +291,12 @@ def test_two_segmenters_on_the_same_topics_are_degraded_until_one_is_left(start)
     second = start(
         *('-r', '__node:=second', '-r', f'mask:={first.bench.namespace}/mask'), autostart=True
     )
-    name = f'{second.bench.namespace}/second'
-    degraded = status.wait(lambda m: m.message == 'degraded' and name in reason_of(m))
+    # Discovery sometimes finds a publisher, but never the name of its node.
+    names = (f"'{second.bench.namespace}/second'", 'another node, whose name is unknown,')
+    found = tuple(f"{name} also publishes on '{first.bench.namespace}/mask'" for name in names)
+    degraded = status.wait(lambda m: m.message == 'degraded' and reason_of(m).startswith(found))
     assert degraded, [reason_of(m) for m in status.messages]
-    assert f"'{first.bench.namespace}/mask': stop it" in reason_of(degraded)
-    assert name in first.logs.wait_for_text('masks are degraded meanwhile')
+    assert first.logs.wait_for_text('masks are degraded meanwhile').startswith(found)
     heard = len(status.messages)
     second.node.trigger_deactivate()
     second.node.trigger_cleanup()
