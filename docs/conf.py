@@ -24,7 +24,8 @@ author = 'surgseg_ros maintainers'
 copyright = author  # noqa: A001  (the name that Sphinx reads)
 version = release
 
-extensions = ['myst_parser', 'sphinx.ext.autodoc', 'parameters']
+extensions = ['myst_parser', 'sphinx.ext.autodoc', 'parameters', 'settings', 'numeric_columns']
+default_role = 'code'  # `name` in docstrings is code
 exclude_patterns = ['_build', 'extensions']
 
 myst_enable_extensions = ['colon_fence', 'deflist']

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The site builds without warnings, and its reference matches the code."""
 
+import dataclasses
 import html
 import importlib.util
+import json
 import re
 import subprocess
 import sys
@@ -14,6 +16,8 @@ import yaml
 
 import surgseg_ros
 from surgseg_ros.__main__ import VERBS
+from surgseg_ros.training.config import TrainConfig
+from surgseg_ros.training.crop_dataset import Augmentation
 
 pytest.importorskip('sphinx', reason='needs Sphinx, which make setup installs')
 pytest.importorskip('rcl_interfaces', reason='the table of parameters needs rcl_interfaces')
@@ -50,6 +54,11 @@ def text_of(site: Path, page: str) -> str:
     return ' '.join(html.unescape(re.sub(r'<[^>]+>', ' ', source)).split())
 
 
+def without_spaces(text: str) -> str:
+    """Remove what a page may have around code and links."""
+    return ''.join(text.split())
+
+
 def test_the_same_flags_are_used_by_make() -> None:
     assert '-m sphinx -W --keep-going --quiet -b html docs' in (ROOT / 'Makefile').read_text()
 
@@ -62,11 +71,33 @@ def test_every_page_is_linked_from_the_first(site: Path) -> None:
 def test_every_parameter_is_on_the_page_as_the_node_declares_it(
     site: Path, parameters: ModuleType
 ) -> None:
-    page = text_of(site, 'nodes')
+    page = without_spaces(text_of(site, 'nodes'))
     for row in parameters.TABLE:
         name, kind, default, span, change, description = parameters.cells_of(row)
         texts = (name, kind, default, span, change, description)
-        assert ' '.join(' '.join(filter(None, texts)).split()) in page, name
+        assert without_spaces(' '.join(texts)) in page, name
+
+
+def test_numbers_in_tables_are_right_aligned(site: Path) -> None:
+    page = (site / 'performance.html').read_text()
+    assert '<td class="text-right"><p>13.2</p>' in page
+    assert '<td class="text-right"><p>78, 81</p>' in page
+    assert '<td><p>1920x1080</p>' in page
+
+
+def test_every_setting_of_train_is_on_its_page(site: Path) -> None:
+    page = without_spaces(text_of(site, 'training'))
+    for kind, prefix in ((TrainConfig, ''), (Augmentation, 'augmentation.')):
+        for setting in dataclasses.fields(kind):
+            default = setting.default
+            if setting.default_factory is not dataclasses.MISSING:
+                default = setting.default_factory()
+            if default is dataclasses.MISSING or default == '':
+                default = '' if default else "''"
+            elif not isinstance(default, str | Augmentation):
+                default = json.dumps(default)
+            if not isinstance(default, Augmentation):
+                assert without_spaces(prefix + setting.name + default) in page, setting.name
 
 
 def test_the_parameters_of_the_page_are_those_of_the_shipped_file(parameters: ModuleType) -> None:

@@ -9,10 +9,13 @@ The directive `parameters`: rows of the node's own parameter table, so that no p
 Without an option it lists all parameters but those of the quality gates; `:gates:` lists those.
 """
 
+import re
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 from docutils import nodes
 from docutils.parsers.rst import Directive, directives
+from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 
 from surgseg_ros.core.parameters import TABLE, Parameter
@@ -81,6 +84,53 @@ def cells_of(row: Parameter) -> tuple[str, ...]:
     )
 
 
+def inline(text: str) -> list[nodes.Node]:
+    """
+    Make code of `code`, and a link of the name of a page such as docs/models.md.
+
+    :param text: a description.
+    :return: its nodes.
+    """
+    parts: list[nodes.Node] = []
+    for index, part in enumerate(re.split(r'`([^`]+)`|docs/(\w+)\.md', text)):
+        if index % 3 == 0:
+            parts.append(nodes.Text(part))
+        elif index % 3 == 1 and part:
+            parts.append(nodes.literal(part, part))
+        elif part:
+            options = {'refdomain': 'std', 'reftype': 'doc', 'refexplicit': True}
+            name = nodes.Text(f'docs/{part}.md')
+            parts.append(pending_xref('', name, reftarget=f'/{part}', **options))
+    return parts
+
+
+def table(
+    headings: Sequence[str], widths: Sequence[int], rows: Iterable[Sequence[str]], code: set[int]
+) -> nodes.table:
+    """
+    Make a table whose last column has descriptions.
+
+    :param headings: of the columns.
+    :param widths: of the columns, in proportion.
+    :param rows: texts of the cells.
+    :param code: indices of the columns that contain code.
+    :return: the table.
+    """
+    group = nodes.tgroup(cols=len(headings))
+    group += [nodes.colspec(colwidth=width) for width in widths]
+    group += nodes.thead('', _row(headings, set()))
+    group += nodes.tbody('', *(_row(row, code) for row in rows))
+    return nodes.table('', group, classes=['parameters'])
+
+
+def _row(cells: Sequence[str], code: set[int]) -> nodes.row:
+    row = nodes.row()
+    for index, text in enumerate(cells):
+        content = [nodes.literal(text, text)] if text and index in code else inline(text)
+        row += nodes.entry('', nodes.paragraph('', '', *content))
+    return row
+
+
 class ParameterTable(Directive):
     """Directive that inserts a table of parameters."""
 
@@ -89,22 +139,8 @@ class ParameterTable(Directive):
     def run(self) -> list[nodes.Node]:
         """Make the table."""
         gates = 'gates' in self.options
-        rows = [row for row in TABLE if row.name.startswith('gates.') == gates]
-        group = nodes.tgroup(cols=len(HEADINGS))
-        group += [nodes.colspec(colwidth=width) for width in WIDTHS]
-        group += nodes.thead('', _row(HEADINGS, literal=0))
-        group += nodes.tbody('', *(_row(cells_of(row), literal=3) for row in rows))
-        return [nodes.table('', group, classes=['parameters'])]
-
-
-def _row(cells: tuple[str, ...], literal: int) -> nodes.row:
-    """Make a row whose first cells are code, but for the second, the type."""
-    row = nodes.row()
-    for index, text in enumerate(cells):
-        kind = nodes.literal if index < literal and index != 1 else nodes.Text
-        inline = kind(text, text) if kind is nodes.literal else nodes.Text(text)
-        row += nodes.entry('', nodes.paragraph('', '', inline))
-    return row
+        rows = [cells_of(row) for row in TABLE if row.name.startswith('gates.') == gates]
+        return [table(HEADINGS, WIDTHS, rows, code={0, 2})]
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

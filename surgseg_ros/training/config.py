@@ -67,26 +67,29 @@ class TrainConfig:
     """
     All settings of a run.
 
-    :param data: folder of `video_*`.
+    :param data: folder of the data set, with a folder `video_*` for each video.
     :param output: model folder to write, new or empty; the run's own files go to `run/` in it.
     :param name: the model's name.
-    :param intended_use: as in ModelSpec, or `auto`: `synthetic` if `synthesize` drew every video
-        of the data, and `start` has seen no others; else `research`.
-    :param architecture: as in ModelSpec; any of segmentation_models_pytorch.
-    :param encoder: as in ModelSpec; any of segmentation_models_pytorch.
+    :param intended_use: `demo`, `synthetic` or `research`; or `auto`: `synthetic` if `synthesize`
+        drew every video of the data, and `start` has seen no others; else `research`.
+    :param architecture: its name in segmentation_models_pytorch.
+    :param encoder: its name in segmentation_models_pytorch.
     :param encoder_weights: a name that segmentation_models_pytorch can fetch, a file, or `none`.
     :param start: folder of a model of the same architecture whose weights to start from; empty
         for none.
     :param start_share: share of these weights in the result, which is interpolated between the
         best weights of the run and them; 0 for the best weights of the run themselves.
-    :param options: as in ModelSpec.
+    :param options: further arguments of the architecture, such as `decoder_channels`.
     :param input_size: (height, width) of the network's input in pixels.
     :param fit: how an image is resized to it; `letterbox` or `stretch`.
-    :param colour_normalization: as in ModelSpec; empty for that of the model of `start`, or none.
+    :param colour_normalization: `target`, means of red, green and blue (0 to 255) towards which
+        images are moved, and `power`, how far (0 to 1); empty for that of the model of `start`, or
+        none.
     :param normalize_training_colours: whether training crops come from images that are prepared
         by it too; validation always prepares them, as running does.
-    :param split: `video`, or `frame`, with which scores are too high.
-    :param validation_share: share of the videos, or of the frames.
+    :param split: how frames are divided into training and validation: by `video`, or by `frame`,
+        with which scores are too high.
+    :param validation_share: share of the videos, or of the frames, for validation.
     :param split_seed: seed of the split.
     :param leave_out: names of videos and samples not to use.
     :param on_fault: what to do with unusable samples; `refuse` or `leave_out`.
@@ -109,7 +112,7 @@ class TrainConfig:
     :param encoder_rate: the encoder's learning rate as a share of the decoder's; 0 leaves the
         encoder as it is, with the statistics of its batch normalization.
     :param weight_decay: weight decay of all weights but biases and normalization.
-    :param warm_up_steps: steps until the highest learning rate.
+    :param warm_up_steps: steps in which the learning rate rises to its highest value.
     :param schedule: decay of the learning rate; `cosine`, `poly` or `constant`.
     :param schedule_steps: optimizer steps after which the decay ends; 0: at the end of the run. A
         run that ends earlier has the weights that a longer one would have at that point.
@@ -133,8 +136,8 @@ class TrainConfig:
     :param nodes: number of machines.
     :param strategy: Lightning's strategy for sharing the work.
     :param workers: processes that prepare crops; 0 prepares them between the steps.
-    :param picture_every: validations between two images of input, truth and prediction; 0 for
-        none.
+    :param picture_every: validations between two images of input, ground truth and prediction; 0
+        for none.
     """
 
     data: str

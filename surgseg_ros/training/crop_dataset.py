@@ -39,16 +39,16 @@ class Augmentation:
     :param stretch: greatest change of the ratio of width to height, as `scale`; squeezed sources
         and other cameras differ in it.
     :param rotation_deg: greatest rotation in either direction.
-    :param spectra: probability that the low frequencies take the amplitudes of another frame, that
-        is its light and colours.
+    :param spectra: probability that the low frequencies get the amplitudes of another frame, which
+        are its light and colours.
     :param colour: greatest change, as a fraction, of brightness, contrast, saturation and white
         balance.
     :param gamma: greatest exponent of the tone curve, as a fraction, as `scale`: dark and bright
         exposures.
     :param smoke: probability of smoke, as of an electrocautery.
     :param blur: probability of a blur.
-    :param blur_px: its greatest standard deviation in pixels of the crop; small sources that were
-        enlarged are blurred by more than the optics do.
+    :param blur_px: the blur's greatest standard deviation in pixels of the crop; small sources
+        that were enlarged are blurred by more than the optics do.
     :param apart: probability that instruments and background are recoloured independently, to
         imitate surfaces that are darker, brighter, or of other colours than in the data.
     :param noise: greatest standard deviation of added noise, in grey levels (0 to 255).
