@@ -12,8 +12,8 @@ from surgseg_ros.core.model_folder import ModelSpec
 from surgseg_ros.evaluation.metrics import SCORED
 
 _CHOSEN_ON: Final = {
-    'validation': 'These frames chose the checkpoint, the minimum region size and the margins if '
-    'there are any. So the scores are too high; other videos will score lower.',
+    'validation': 'Checkpoint, minimum regions and margins were selected by these scores. So they '
+    'are too high: on other videos, scores are lower.',
 }
 """Text for scores of this name that have no `about` of their own."""
 
@@ -41,8 +41,8 @@ def scores_section(name: str, entry: Any) -> str:
 {title}
 {'. '.join(part for part in (counts, about) if part)}
 
-By the official definition of SAR-RARP50, at the images' own size. The floor is the score of a
-prediction of background only. Filtered means without regions below the least size.
+Scores by the official definition of SAR-RARP50, at the images' own size. The floor is the score of
+a mask that is all background. Filtered masks have no regions below the minimum size.
 
 {table(['', 'floor', 'raw', 'filtered'], _means(entry, kinds))}
 
@@ -71,8 +71,8 @@ def _labelled(entry: Mapping[str, Any]) -> str:
     return f"""\
 {entry.get('frames')} images{f'; left out: {", ".join(left_out)}' if left_out else ''}. {entry.get('about', '')}
 
-The floor is the score of a prediction of background only. Needle and thread are found within 3 pixels in an
-image 640 wide.
+The floor is the score of a mask that is all background. Needle and thread count as found within 3 pixels in an
+image that is 640 pixels wide.
 
 {table(['', 'score', 'floor'], rows)}
 
@@ -187,7 +187,7 @@ predicts on one means nothing. It exists so that the node, the demo and the test
 run. Its `intended_use` is `demo`: with it, the node's status is never better than `degraded`.""",
     'synthetic': """\
 **For research only, and trained on synthetic scenes alone**: it has not seen one image of surgery.
-How much it finds in yours must be measured, on labelled frames of your own. It is not a medical
+Measure what it finds in your images, on labelled frames of your own. It is not a medical
 device, and nothing that it predicts may decide what happens to a patient. Its `intended_use` is
 `synthetic`: with it, the node's status is never better than `degraded` (`model_synthetic`).""",
     'research': """\
@@ -209,10 +209,10 @@ _OMITTED: Final = (
 
 _LIMITS: Final = """\
 ## Limits
-- The numbers hold for images like those of the data above: this endoscope, these instruments,
+- The scores are valid for images like those of the data above: this endoscope, these instruments,
   this light. They say nothing about images of another hospital.
-- A class that is rare in the data is segmented badly, whatever the mean says; look at its own row.
-- A mask is not guaranteed to be right. The network cannot tell what it does not know."""
+- A class that is rare in the data is segmented badly, even if the mean is high: see its own row.
+- A mask can be wrong and look right. The network does not recognize what it was not trained on."""
 
 
 def model_card(spec: ModelSpec) -> str:
@@ -243,8 +243,8 @@ def _what_it_is(spec: ModelSpec) -> str:
     height, width = spec.input_size
     colours = spec.colour_normalization
     drawn = (
-        f'\nThe means of red, green and blue of each image are drawn to {list(colours["target"])} '
-        f'by a power of {colours["power"]:g} before the network.'
+        '\nBefore the network, the means of red, green and blue of each image are moved towards '
+        f'{list(colours["target"])} with a power of {colours["power"]:g}.'
         if colours
         else ''
     )
@@ -252,7 +252,7 @@ def _what_it_is(spec: ModelSpec) -> str:
 ## What it is
 {spec.architecture} with encoder {spec.encoder}, from segmentation_models_pytorch.
 Input: {height} rows by {width} columns, {spec.fit} ({fit}). Classes: those of SAR-RARP50.{drawn}
-The folder is ready for the node and for `surgseg_ros predict`.
+The folder can be used by the node and by `python -m surgseg_ros predict`.
 
 Weights: SHA-256 `{spec.weights_sha256}`."""
 
@@ -290,7 +290,7 @@ def _recipe(training: Mapping[str, Any]) -> str:
     runs = _runs(training)
     parts = ['## How it was made'] if recipe or runs else []
     if len(runs) > 1:
-        parts.append('In several runs, each from the weights of the one before:')
+        parts.append('In several runs, each of which started from the weights of the one before:')
     parts += ['\n'.join(f'{number}. {run}' for number, run in enumerate(runs, 1))] if runs else []
     if recipe:
         block = yaml.safe_dump(recipe, sort_keys=False, default_flow_style=None, width=95)
@@ -309,7 +309,7 @@ def _runs(training: Mapping[str, Any]) -> list[str]:
     for key, words in (
         ('batch_size', f'of {{}} images{each}'),
         ('learning_rate', 'learning rate {:g}'),
-        ('schedule_steps', 'by a schedule of {} steps'),
+        ('schedule_steps', 'with a schedule of {} steps'),
         ('minutes', 'at most {:g} minutes'),
         ('seed', 'seed {}'),
         ('start_share', 'interpolated with the weights before it, whose share is {:g}'),
@@ -333,8 +333,8 @@ def _confidence(spec: ModelSpec) -> str:
     return f"""\
 ## Confidence
 It is the softmax probability of the chosen class, with logits divided by {spec.temperature:.4f}. This temperature
-was fitted on validation frames (Guo et al. 2017); it changes no class. On images of another kind
-the confidence says little: there, too, the network may be confident and wrong."""  # noqa: E501
+was fitted on validation frames (Guo et al. 2017); it changes no class. On images of another kind,
+the network may be confident and wrong."""  # noqa: E501
 
 
 def _thresholds(spec: ModelSpec, margins: Any) -> str:

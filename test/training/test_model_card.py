@@ -71,7 +71,7 @@ def test_model_card_with_all_facts():
         '1. 77 steps, learning rate 0.125\n2. 1234 steps',
         'crop_size: [64, 96]\naugmentation: {flip: 0.5}\nlearning_rate: 0.001',
         'torch 2.0',
-        '## Scores: validation\n3 videos, 24 frames. These frames chose the checkpoint',
+        '## Scores: validation\n3 videos, 24 frames. Checkpoint, minimum regions and margins',
         '## Scores: unseen scenes\n3 videos, 24 frames. Of seeds apart.',
         '| mNSD | 0.452 | 0.701 | 0.702 |',
         '| tool clasper | 0.100 | 0.100 | 0.100 | 0.100 | 0.100 | - | - |',

@@ -114,7 +114,8 @@ def test_color_preprocessing_is_part_of_the_model_and_inherited(tmp_path, config
     assert main(['--config', str(config), *settings]) == 0
     specs = [read_model(tmp_path / name)[0] for name in ('model', 'more')]
     assert [spec.colour_normalization for spec in specs] == [colours, colours]
-    assert 'drawn to [130, 70, 70] by a power of 0.5' in (tmp_path / 'more/README.md').read_text()
+    readme = (tmp_path / 'more/README.md').read_text()
+    assert 'moved towards [130, 70, 70] with a power of 0.5' in readme
 
 
 def test_normalization_is_that_of_the_file_of_the_encoder(tmp_path, config):

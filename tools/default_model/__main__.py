@@ -84,14 +84,15 @@ The first run is on drawn scenes; two others continue it on {TRACED_SCENES} path
 {DRAWN_VIDEOS} of the drawn ones, the last of them also on {2 * BARE_SCENES} path traced images of
 tissue alone, as they are and below instruments of other scenes. The weights are the mean of the
 three runs: of those after {', '.join(map(str, AVERAGED))} steps of the first, and after
-{', '.join(map(str, CONTINUED_AVERAGED))} steps of the others. Real
-instruments look less like synthetic ones than real tissue looks like other tissue, so the network
-takes much of a real instrument for background. Therefore the background must lead by
-{MARGINS[0]:g} logits to be chosen, and each image is drawn towards a medium grey before the
-network sees it (`colour_normalization`). Rare classes were given more weight in training, and must
-lead too: needle {MARGINS[4]:g}, thread {MARGINS[5]:g}, suction tool {MARGINS[6]:g}, needle holder
-{MARGINS[7]:g}, clamps {MARGINS[8]:g}, catheter {MARGINS[9]:g}. These values were chosen by
-labelled images of real operations, none of which was trained on.
+{', '.join(map(str, CONTINUED_AVERAGED))} steps of the others.
+
+Real instruments differ from synthetic ones more than real tissue does from synthetic tissue, so
+the network takes much of a real instrument for background. Therefore the background has a margin
+of {MARGINS[0]:g} logits, and the colours of each image are moved towards a medium grey before the
+network (`colour_normalization`). Rare classes had more weight in training, so they have margins
+too: needle {MARGINS[4]:g}, thread {MARGINS[5]:g}, suction tool {MARGINS[6]:g},
+needle holder {MARGINS[7]:g}, clamps {MARGINS[8]:g}, catheter {MARGINS[9]:g}.
+These values were selected by scores on labelled images of real operations, which were not used for training.
 
 ## What it does not find
 It finds no needle holder and hardly a catheter, and no suction tool or clamp of a real operation:
@@ -100,8 +101,9 @@ part; see the tables of real operations above.
 """
 
 ABOUT_REAL: Final = (
-    'Real operations, published with masks; not one was trained on. Margins and colours were '
-    'chosen by them, scenes and recipe with an eye on them: other images will score lower.'
+    'They show real operations, were published with masks, and were not used for training. But '
+    'margins and colours were selected by these scores, and scenes and recipe with regard to '
+    'them: on other images, scores are lower.'
 )
 
 TUNING_SEEDS: Final = range(800_000, 800_015)
@@ -293,7 +295,7 @@ def _finish(
         **score(segmenter, lambda: _draw_frames(TEST_SEEDS), spec.least_region),
         'seeds': [first, last],
         'about': f'Scenes of the seeds {first} to {last}, of {SCENES.size[1]}x{SCENES.size[0]} '
-        'pixels, which played no part in training or tuning.',
+        'pixels, which were used neither for training nor for tuning.',
     }
     scores = {'unseen_scenes': test, **_labelled_scores(measured, spec.weights_sha256)}
     training = without_folders(spec.training)
