@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Starts the segmenter on one camera, with the Fast DDS profile for large images.
+Starts the segmenter on one or several cameras, with the Fast DDS profile for large images.
 
 Launch configurations and environment variables are scoped to this file: those of an including
 file, and its other nodes, are not changed. An argument that is not passed takes the launch

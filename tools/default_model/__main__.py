@@ -92,7 +92,8 @@ of {MARGINS[0]:g} logits, and the colours of each image are moved towards a medi
 network (`colour_normalization`). Rare classes had more weight in training, so they have margins
 too: needle {MARGINS[4]:g}, thread {MARGINS[5]:g}, suction tool {MARGINS[6]:g},
 needle holder {MARGINS[7]:g}, clamps {MARGINS[8]:g}, catheter {MARGINS[9]:g}.
-These values were selected by scores on labelled images of real operations, which were not used for training.
+These values were selected by scores on labelled images of real operations, which were not used
+for training.
 
 ## What it does not find
 It finds no needle holder and hardly a catheter, and no suction tool or clamp of a real operation:
