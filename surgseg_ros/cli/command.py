@@ -1,20 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """The only place that converts errors and signals to messages and exit status."""
 
+import atexit
 import contextlib
-import importlib
+import gc
 import os
 import signal
 import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from types import FrameType
-from typing import Any, Final, NamedTuple, NoReturn
+from typing import Any, Final, NamedTuple, NoReturn, cast
 
 from surgseg_ros.core.errors import explain
 from surgseg_ros.core.files import remove_unfinished, writing
-from surgseg_ros.core.processes import kill_children
+from surgseg_ros.core.processes import importing, kill_children
 from surgseg_ros.core.timing import forward_logs
 
 FAILED: Final = 2
@@ -77,8 +79,7 @@ def run(command: Command, arguments: Sequence[str], signals: 'Signals | None' = 
     :raises SystemExit: by the command's argument parser, which has printed the reason.
     """
     try:
-        module, _, function = command.target.partition(':')
-        action: Callable[[Sequence[str]], int] = getattr(importlib.import_module(module), function)
+        action = _imported(command.target)
         with (
             forward_logs(lambda level, text: print_line(command.name, text)),
             signals.raised() if signals else contextlib.nullcontext(),
@@ -92,6 +93,12 @@ def run(command: Command, arguments: Sequence[str], signals: 'Signals | None' = 
             return _leave(command, error)
         return _report(command, error)
     return signals.report() if signals and signals.number else status
+
+
+def _imported(target: str) -> Callable[[Sequence[str]], int]:
+    module, _, function = target.partition(':')
+    with importing(freeze=False):
+        return cast('Callable[[Sequence[str]], int]', getattr(import_module(module), function))
 
 
 def _leave(command: Command, error: SystemExit) -> int:
@@ -207,6 +214,8 @@ class Signals:
 
     def listen(self) -> None:
         """Start in the main thread; ignored signals, as with nohup and `&`, stay ignored."""
+        # Otherwise, Python examines all objects of the libraries again before it exits.
+        atexit.register(gc.freeze)
         numbers = [n for n in _SIGNALS if signal.getsignal(n) is not signal.SIG_IGN]
         if self._to_zero:
             for number in {signal.SIGINT, signal.SIGTERM}.intersection(numbers):

@@ -7,13 +7,14 @@ import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from surgseg_ros.cli.arguments import MODEL_HELP, positive_int
 from surgseg_ros.core.errors import counted
 from surgseg_ros.core.files import check_file, write_atomically
 from surgseg_ros.core.model_folder import (
     DEFAULT_MODEL,
+    EXPORT_FILES,
     PRECISIONS,
     SPEC_FILE,
     ModelSpec,
@@ -21,12 +22,14 @@ from surgseg_ros.core.model_folder import (
     read_spec,
     write_spec,
 )
-from surgseg_ros.core.segmenter import Segmenter
-from surgseg_ros.exporting.export import BACKENDS, RefusedError, export
+from surgseg_ros.core.processes import importing
 from surgseg_ros.exporting.frames import Frame, choose_frames
-from surgseg_ros.training.config import read_config
 from surgseg_ros.training.model_card import model_card
-from surgseg_ros.training.scoring import Calibration, ValidationFrame, tune_temperature
+
+# Torch and Lightning take seconds to import, and --help and errors in arguments need neither.
+if TYPE_CHECKING:
+    from surgseg_ros.core.segmenter import Segmenter
+    from surgseg_ros.training.scoring import ValidationFrame
 
 README: Final = 'README.md'
 SCORES: Final = 'confidence'
@@ -43,9 +46,9 @@ def run_train(argv: Sequence[str] | None = None) -> int:
     :raises OSError: if the model, or a file of the run, cannot be written.
     """
     options = _train_parser().parse_args(argv)
-    # Imported here: Lightning takes seconds to import, and neither --help nor other verbs need it.
-    from surgseg_ros.training.train import train
-
+    with importing(freeze=False):
+        from surgseg_ros.training.config import read_config
+        from surgseg_ros.training.train import train
     train(read_config(options.config, options.settings), resume=options.resume)
     return 0
 
@@ -131,6 +134,10 @@ def calibrate(
     :raises ValueError: if the model or a data set cannot be used.
     :raises OSError: if the folder cannot be written.
     """
+    with importing(freeze=False):
+        from surgseg_ros.core.segmenter import Segmenter
+        from surgseg_ros.training.scoring import tune_temperature
+
     spec = read_spec(model)
     check_file(model / SPEC_FILE)
     frames = choose_frames(spec, *data, count, calibrate=True)
@@ -143,7 +150,9 @@ def calibrate(
     return found
 
 
-def _measure(segmenter: Segmenter, frames: Sequence[Frame]) -> dict[str, Any]:
+def _measure(segmenter: 'Segmenter', frames: Sequence[Frame]) -> dict[str, Any]:
+    from surgseg_ros.training.scoring import Calibration
+
     calibration = Calibration(segmenter)
     for _, image, truth in _read_frames(frames):
         calibration.add(image, truth)
@@ -155,7 +164,7 @@ def _measure(segmenter: Segmenter, frames: Sequence[Frame]) -> dict[str, Any]:
     }
 
 
-def _read_frames(frames: Sequence[Frame]) -> Iterator[ValidationFrame]:
+def _read_frames(frames: Sequence[Frame]) -> 'Iterator[ValidationFrame]':
     for frame in frames:
         yield frame.video, *frame.read()
 
@@ -185,6 +194,9 @@ def run_export(argv: Sequence[str] | None = None) -> int:
     :raises OSError: if the export cannot be written.
     """
     options = _export_parser().parse_args(argv)
+    with importing(freeze=False):
+        from surgseg_ros.exporting.export import RefusedError, export
+
     try:
         written = export(
             find_model(options.model),
@@ -210,7 +222,7 @@ def _export_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     # fmt: off
     add('--model', default=DEFAULT_MODEL, metavar='DIR', help=MODEL_HELP)
-    add('--backend', required=True, choices=BACKENDS,
+    add('--backend', required=True, choices=EXPORT_FILES,
         help='openvino: for CPUs; onnx: for TensorRT, by ONNX Runtime')
     add('--precision', required=True, choices=PRECISIONS,
         help='int8 is calibrated with frames; bf16 of onnx needs TensorRT')

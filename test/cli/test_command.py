@@ -2,8 +2,10 @@
 """How a verb ends: the output and exit status for each kind of exception."""
 
 import errno
+import gc
 import multiprocessing
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -142,6 +144,33 @@ def test_an_error_of_a_device_is_one_line(
     assert run('device', _raise(torch.OutOfMemoryError(text))) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith('device: CUDA out of memory. Tried to allocate 2 GiB: free some memory')
+
+
+def test_no_garbage_is_collected_while_a_verb_is_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / 'a_verb.py').write_text('import gc\nduring = gc.isenabled()\nmain = len\n')
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(commands.VERBS, 'verb', commands.Verb('a_verb:main', ''))
+    assert commands.main(['verb', 'one', 'two']) == 2
+    assert sys.modules.pop('a_verb').during is False
+    assert gc.isenabled()
+
+
+FREEZES = """
+import atexit, gc, sys
+from surgseg_ros import __main__ as commands
+atexit.register(lambda: print(gc.get_freeze_count() > 1000, flush=True))  # the last to be called
+sys.argv = ['-', *sys.argv[1:]]
+commands.script()
+"""
+
+
+@pytest.mark.parametrize('arguments', [['make_bag', '--help'], ['compare', '/no', '/no']])
+def test_objects_of_libraries_are_not_examined_again_at_the_exit(arguments: list[str]) -> None:
+    words = [sys.executable, '-c', FREEZES, *arguments]
+    run = subprocess.run(words, capture_output=True, text=True)
+    assert run.stdout.endswith('True\n'), run.stderr
 
 
 def test_the_exit_status_of_a_verb_is_returned(run: Callable[..., int]) -> None:

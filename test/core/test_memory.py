@@ -20,8 +20,7 @@ class ReferenceCycle:
 def frozen():
     stays = ReferenceCycle()
     freeze_garbage()
-    yield stays
-    gc.unfreeze()
+    return stays
 
 
 def test_permanent_objects_are_not_examined_again(frozen):
@@ -29,14 +28,18 @@ def test_permanent_objects_are_not_examined_again(frozen):
 
 
 def test_garbage_collection_is_off_while_libraries_are_imported():
-    try:
-        with importing():
-            stays = ReferenceCycle()
-            assert not gc.isenabled()
-        assert gc.isenabled()
-        assert all(one is not stays for one in gc.get_objects())
-    finally:
-        gc.unfreeze()
+    with importing():
+        stays = ReferenceCycle()
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    assert all(one is not stays for one in gc.get_objects())
+
+
+def test_imported_objects_of_a_process_that_continues_may_be_collected_later():
+    with importing(freeze=False):
+        stays = ReferenceCycle()
+    assert gc.isenabled()
+    assert any(one is stays for one in gc.get_objects())
 
 
 def test_garbage_collection_is_on_after_a_failed_import():

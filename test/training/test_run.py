@@ -40,7 +40,9 @@ import os, signal, sys
 from pathlib import Path
 import torch
 from surgseg_ros.__main__ import main
-from surgseg_ros.training import callbacks, module
+from surgseg_ros.core.processes import importing
+with importing():
+    from surgseg_ros.training import callbacks, module
 
 torch.set_num_threads(1)
 stage, *argv = sys.argv[1:]

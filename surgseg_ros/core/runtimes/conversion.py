@@ -231,7 +231,9 @@ def _summary(values: Any) -> str:
 _PROGRAM: Final = """
 import sys
 sys.path[:] = sys.argv[5:]
-from surgseg_ros.exporting.conversion import main
+from surgseg_ros.core.processes import importing
+with importing():
+    from surgseg_ros.exporting.conversion import main
 main(*sys.argv[1:5])
 """
 """Starts the other process with the module search path of this one."""
