@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Shared by all tests: DDS restricted to this machine, in a domain per run, and test videos."""
 
+import gc
 import os
 import signal
 import tempfile
@@ -28,6 +29,11 @@ os.environ.setdefault(
     'RAY_worker_niceness', '0'
 )  # 15 by default, which starves them on a busy machine
 
+# Collecting the objects of all libraries again and again takes seconds of each file. The process
+# that starts the workers imports no test file.
+if 'PYTEST_XDIST_WORKER' in os.environ:
+    gc.disable()
+
 # Converted models are shared by all processes of a test run, and only by them.
 if 'PYTEST_XDIST_WORKER' not in os.environ:
     CACHE = tempfile.TemporaryDirectory(prefix='surgseg_ros_cache_')
@@ -54,6 +60,12 @@ settings.load_profile('busy')
 
 def pytest_sessionstart(session: pytest.Session) -> None:
     session.stash[WATCHDOG] = start_watchdog(MARK)
+
+
+def pytest_collection_finish() -> None:
+    """Collect garbage from now on, except in what the test files have imported."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.hookimpl(trylast=True)
