@@ -202,9 +202,13 @@ LATE = {
         *('--reference', '{data}', '--predictions', '{data}', '--json', '{out}/a.json'),
         *('--report', '{out}/report'),
     ),
-    'predict': ('--model', '{model}', '--input', '{data}', '--output', '{out}/masks'),
+    'predict': (
+        *('--model', '{model}', '--runtime', 'torch', '--input', '{data}'),
+        *('--output', '{out}/masks'),
+    ),
     'evaluate_bag': (
-        *('--model', '{model}', '--bag', '{data}/bag', '--image-topic', '/camera/image_raw'),
+        *('--model', '{model}', '--runtime', 'torch', '--bag', '{data}/bag'),
+        *('--image-topic', '/camera/image_raw'),
         *('--json', '{out}/a.json', '--output', '{out}/masks.mcap'),
     ),
     'train': (

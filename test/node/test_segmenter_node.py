@@ -220,7 +220,8 @@ def test_status_is_offered_with_a_deadline(start):
 def test_a_model_not_trained_on_surgery_is_never_better_than_degraded(
     start, tmp_path, intended_use, reason
 ):
-    own_node = start(model=str(write_tiny_model(tmp_path, intended_use=intended_use)))
+    model = write_tiny_model(tmp_path, intended_use=intended_use)
+    own_node = start(model=str(model), runtime='torch')
     bench = own_node.bench
     status = bench.status()
     bench.connect(bench.camera(), bench.listen(Image, 'mask'))
