@@ -100,8 +100,12 @@ def test_a_frame_that_the_node_rejects_ends_the_measurement(
 
 
 def test_the_command_writes_table_and_image(
-    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.setattr(floors, '_SIDES', (64,))
     report, drawn = tmp_path / 'b.json', tmp_path / 'b.svg'
     arguments = [
         '--model',
