@@ -29,7 +29,7 @@ for command in json.loads(sys.argv[1]):
 
 def frames(count):
     random = np.random.default_rng(0)
-    image = random.integers(0, 256, (SIDE_PX, SIDE_PX, 3), np.uint8)
+    image = np.kron(random.integers(0, 256, (8, 8, 3), np.uint8), np.ones((100, 100, 1), np.uint8))
     truth = np.kron(random.integers(0, 10, (8, 8), np.uint8), np.ones((100, 100), np.uint8))
     for number in range(count):
         yield START_TIME_NS + number * 10**8, image, None if number % 4 else truth
