@@ -234,7 +234,8 @@ def test_an_interruption_prints_one_line_and_leaves_nothing(
         run.wait_for(lambda: any(map(is_read, fifos)))
     status = run.end()
     *before, line = run.lines()
-    assert (status, line) == (130, f'{name}: interrupted; {VERBS[name].leftovers}')
+    expected = f'{name}: interrupted; {VERBS[name].leftovers}'
+    assert (status, line) == (130, expected), run.output
     assert not before or name in ('benchmark', 'evaluate_bag'), 'only these print progress'
     if name == 'train':
         assert '--resume' in run.lines()[0]
