@@ -214,6 +214,25 @@ def test_rejects_invalid_parameters_in_one_line(
     assert not any(runs.folder.iterdir())
 
 
+@pytest.mark.parametrize(
+    ('name', 'words', 'expected'),
+    [
+        ('predict', ('--steady-frames', '3', '--steady-sure', '2'), 'steady_sure is 2.0, '),
+        ('predict', ('--steady-frames', '61'), 'steady_frames is 61, expected 0 to 60'),
+        ('evaluate_bag', ('--threads', '257'), 'cpu_threads is 257, expected 0 to 256'),
+        ('benchmark', ('--threads', '257'), 'cpu_threads is 257, expected 0 to 256'),
+        ('benchmark', ('--runtime', 'fast'), "runtime is 'fast', expected one of auto, torch"),
+        ('benchmark', ('--precision', 'fp16'), "precision is 'fp16', expected one of auto, f32"),
+    ],
+)
+def test_rejects_an_option_out_of_the_range_of_its_parameter(runs, name, words, expected, capsys):
+    status = verb('benchmark')([*words]) if name == 'benchmark' else runs.run(name, *words)
+    assert status == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f'{name}: {expected}')
+    assert not any(runs.folder.iterdir())
+
+
 def test_masks_of_a_node_are_scored_without_parameters(runs, capsys):
     words = ('--recorded', 'x', '--image-topic', '/i', '--mask-topic', '/m', '--json', 'a.json')
     with pytest.raises(SystemExit):

@@ -272,8 +272,9 @@ def _synthesize_parser() -> argparse.ArgumentParser:
     add('--workers', type=positive_int, default=os.cpu_count() or 1, metavar='W',
         help='processes (default: one for each core)')
     add('--bag', action='store_true', help='write a bag of each video too: DIR/bags/video_01 ...')
-    add('--image-topic', default='/camera/image_raw', metavar='TOPIC', help='default: %(default)s')
-    add('--ground-truth-topic', default='/camera/ground_truth', metavar='TOPIC',
+    add('--image-topic', type=topic_name, default='/camera/image_raw', metavar='TOPIC',
+        help='default: %(default)s')
+    add('--ground-truth-topic', type=topic_name, default='/camera/ground_truth', metavar='TOPIC',
         help='default: %(default)s')
     add('--frame-id', default='endoscope', metavar='NAME', help='default: %(default)s')
     # fmt: on

@@ -323,7 +323,7 @@ def check_choice(row: Parameter, value: Any) -> None:
     :raises ValueError: if it is not one of them.
     """
     if row.choices and value not in row.choices:
-        raise ValueError(f'{row.name} is {value!r}, expected one of {row.choices}')
+        raise ValueError(f'{row.name} is {value!r}, expected one of {", ".join(row.choices)}')
 
 
 def gate_settings(values: Mapping[str, Any]) -> dict[str, GateSetting]:
@@ -375,10 +375,8 @@ def camera_roi(
         is given although it is to be found automatically.
     """
     if len(values) not in (4, 4 * cameras) or min(values) < 0:
-        raise ValueError(
-            f'roi is {list(values)}, expected x, y, width, height in pixels, '
-            f'once or for each of {cameras} cameras'
-        )
+        often = f', once or for each of {cameras} cameras' if cameras > 1 else ''
+        raise ValueError(f'roi is {list(values)}, expected x, y, width, height in pixels{often}')
     if mode == ROI_AUTO and any(values):
         raise ValueError(
             f'roi is {list(values)}, but roi_mode auto finds it in the images: leave roi out, or '

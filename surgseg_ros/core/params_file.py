@@ -238,6 +238,18 @@ def check_value(row: Parameter, value: Any) -> None:
         raise ValueError(f'{row.name} is {value!r}, expected {low:g} to {high:g}')
 
 
+def check_values(values: Mapping[str, Any]) -> None:
+    """
+    Check the values of a verb's options as the node does those of the parameters they stand for.
+
+    :param values: the values by name of the parameter.
+    :raises ValueError: if type or range of one are wrong; it names the value and what is expected.
+    """
+    for row in TABLE:
+        if row.name in values:
+            check_value(row, values[row.name])
+
+
 class GivenParameters(NamedTuple):
     """
     The node's parameters in a verb, which reads them from options.
@@ -333,15 +345,16 @@ def resolve_parameters(
             raise ValueError(f'{source}: there is no parameter {name!r}{near}: correct the name')
     if 'stereo_layout' in found:
         _check_one_view(*found['stereo_layout'])
-    every = {**DEFAULTS, **(defaults or {}), **options}
+    found |= {name: (value, '') for name, value in options.items()}
+    every = {**DEFAULTS, **(defaults or {})}
     values = {name: every[name] for name in applicable}
     for row in TABLE:
-        if row.name in found and row.name in applicable and row.name not in options:
+        if row.name in found and row.name in applicable:
             values[row.name], source = found[row.name]
             try:
                 check_value(row, values[row.name])
             except ValueError as error:
-                raise ValueError(f'{source}: {error}') from error
+                raise ValueError(f'{source}: {error}' if source else str(error)) from error
     return GivenParameters(values, tuple(name for name in found if name not in applicable))
 
 

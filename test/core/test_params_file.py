@@ -131,6 +131,21 @@ def test_options_override_param_which_overrides_the_last_file(resolve):
     assert found.ignored == ()
 
 
+@pytest.mark.parametrize(
+    ('name', 'value', 'expected'),
+    [
+        ('steady_sure', 2.0, 'expected 0.01 to 1'),
+        ('steady_sure', float('nan'), 'expected 0.01 to 1'),
+        ('steady_frames', 61, 'expected 0 to 60'),
+        ('cpu_threads', 257, 'expected 0 to 256'),
+        ('precision', 'fp16', 'expected one of auto, f32, bf16, f16, int8'),
+    ],
+)
+def test_options_have_the_ranges_of_the_parameters(resolve, name, value, expected):
+    with pytest.raises(ValueError, match=f'^{name} is {value!r}, {expected}$'):
+        resolve(options={name: value})
+
+
 def test_a_value_that_an_option_overrides_may_be_invalid(resolve):
     found = resolve('--param', 'least_area:=7', options={'least_area': 0.5})
     assert found.values['least_area'] == 0.5
