@@ -74,7 +74,7 @@ OUTPUTS: dict[str, tuple[tuple[str, ...], list[Target]]] = {
 }
 """For each verb that writes: its inputs, and each option that names an output."""
 
-REQUIRED = {'evaluate': '--json', 'evaluate_bag': '--json', 'benchmark': '--json'}
+REQUIRED = {'evaluate': '--json', 'evaluate_bag': '--json'}
 """Outputs that must be given in addition to the tested one."""
 
 WRITERS = [name for name, described in VERBS.items() if not described.is_node]

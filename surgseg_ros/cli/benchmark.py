@@ -24,6 +24,7 @@ from surgseg_ros.cli.arguments import (
 )
 from surgseg_ros.core.files import check_file, check_folder, scratch_folder, write_atomically
 from surgseg_ros.core.model_folder import DEFAULT_MODEL, find_model
+from surgseg_ros.core.params_file import check_values
 from surgseg_ros.core.timing import Progress
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ _DRAWN_ROWS: Final = 1080
 
 def main(argv: Sequence[str] | None = None) -> int:
     """
-    Measure, print a table and write a JSON file.
+    Measure, print a table, and write a JSON file if requested.
 
     :param argv: the arguments; those of the command line by default.
     :return: the exit status.
@@ -71,7 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     measure = _end_to_end if options.end_to_end else _stages
     with Progress('benchmark') as progress:
         report: dict[str, Any] = measure(options, progress, begun_s)
-    write_atomically(options.json, (json.dumps(report, indent=2) + '\n').encode())
+    if options.json:
+        write_atomically(options.json, (json.dumps(report, indent=2) + '\n').encode())
     if options.plot:
         write_atomically(options.plot, plot(report).encode())
     print(table(report))
@@ -104,6 +106,8 @@ def _read_options(argv: Sequence[str] | None) -> argparse.Namespace:
     options.sizes = options.sizes or [options.size or (1920, 1080)]
     if options.end_to_end and (len(options.sizes) > 1 or options.cameras not in ([1], [2])):
         parser.error('--end-to-end takes one --size, and one or two --cameras: run it for each')
+    names = {'runtime': 'runtime', 'precision': 'precision', 'threads': 'cpu_threads'}
+    check_values({name: getattr(options, option) for option, name in names.items()})
     if options.against and not (options.end_to_end and options.cameras == [1]):
         parser.error('--against needs --end-to-end, and one camera')
     return options
@@ -112,7 +116,7 @@ def _read_options(argv: Sequence[str] | None) -> argparse.Namespace:
 def _add_measurement(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add('--model', default=DEFAULT_MODEL, metavar='DIR', help=MODEL_HELP)
-    add('--json', required=True, type=Path, metavar='FILE', help='result file')
+    add('--json', type=Path, metavar='FILE', help='JSON file for the results')
     add('--plot', type=svg_file, metavar='FILE.svg', help='plot of the result')
     add('--size', type=image_size, metavar='WxH', help='default: 1920x1080')
     add('--sizes', type=image_size, nargs='+', metavar='WxH', help='several sizes, for a table')
