@@ -11,6 +11,7 @@ from types import ModuleType
 import cv2
 import numpy as np
 import pytest
+import torch
 
 import surgseg_ros
 from surgseg_ros.core import segmenter as segmenter_module
@@ -122,7 +123,11 @@ def test_outside_the_roi_is_no_decision(segmenter: 'surgseg_ros.Segmenter') -> N
         (np.zeros((3, 4, 5), np.uint8), r'channels last, image.transpose\(1, 2, 0\)'),
         (np.zeros((4, 4, 4), np.uint8), r'leave alpha out'),
         (np.zeros((4, 4, 3), np.float32), r'float32.*scale it to 0..255'),
-        (np.zeros((4, 4, 3), np.int16), r'image is \(4, 4, 3\) int16, expected'),
+        (np.zeros((4, 4, 3), np.uint16), r'image is \(4, 4, 3\) uint16, expected.*scale it'),
+        (np.zeros((4, 4, 3), bool), r'bool.*scale it to 0..255'),
+        (np.zeros((4, 4, 1), np.uint8), r'COLOR_GRAY2RGB'),
+        (np.zeros((1, 4, 4, 3), np.uint8), r'image\[0\], or all to segment_all'),
+        (np.zeros((4, 4, 2), np.uint8), r'expected \(H, W, 3\) uint8 RGB$'),
         (np.zeros((0, 4, 3), np.uint8), r'it is empty'),
     ],
 )
@@ -133,9 +138,71 @@ def test_error_for_another_shape_or_dtype_names_the_remedy(
         segmenter.segment(image)
 
 
-def test_rejects_an_object_that_is_not_an_array(segmenter: 'surgseg_ros.Segmenter') -> None:
-    with pytest.raises(TypeError, match='image is a list, expected a NumPy array'):
-        segmenter.segment([[[0, 0, 0]]])
+PilImage = type('Image', (), {'__module__': 'PIL.Image'})
+
+
+@pytest.mark.parametrize(
+    ('image', 'expected'),
+    [
+        (None, r'image is None, expected a NumPy array.*cv2.imread returns None'),
+        ('frame.png', r'of type str, .*cv2.imread\(path\)'),
+        (Path('frame.png'), r'cv2.imread\(path\)'),
+        (torch.zeros(4, 4, 3), r'of type Tensor, .*image.cpu\(\).numpy\(\)'),
+        (PilImage(), r"of type Image, .*np.asarray\(image.convert\('RGB'\)\)"),
+        ([[[0, 0, 0]]], r'of type list, .*np.array\(image, np.uint8\)'),
+        (7, r'of type int, expected a NumPy array, \(H, W, 3\) uint8 RGB$'),
+    ],
+)
+def test_error_for_an_object_that_is_not_an_array_names_the_remedy(
+    segmenter: 'surgseg_ros.Segmenter', image: object, expected: str
+) -> None:
+    with pytest.raises(TypeError, match=expected):
+        segmenter.segment(image)
+
+
+RGB = np.zeros((8, 9, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ('images', 'rois', 'expected'),
+    [
+        ([], None, 'images is empty'),
+        (RGB, None, r'one array of shape \(8, 9, 3\), .*segment_all\(\[image\]\)'),
+        ([RGB, RGB], [None], 'images has 2 and rois 1 elements: give a Roi'),
+        ([RGB], [], 'images has 1 and rois 0 elements'),
+    ],
+)
+def test_rejects_other_than_a_list_of_images_with_a_roi_each(
+    segmenter: 'surgseg_ros.Segmenter', images: object, rois: object, expected: str
+) -> None:
+    with pytest.raises(ValueError, match=expected):
+        segmenter.segment_all(images, rois)
+
+
+def test_an_array_of_images_is_a_list_of_images(segmenter: 'surgseg_ros.Segmenter') -> None:
+    assert len(segmenter.segment_all(np.stack([RGB, RGB]))) == 2
+
+
+def test_error_for_a_roi_of_another_type_shows_how_to_create_one(
+    segmenter: 'surgseg_ros.Segmenter',
+) -> None:
+    with pytest.raises(TypeError, match=r'roi is \(0, 0, 9, 9\), expected a Roi: Roi\(x_px, '):
+        segmenter.segment(RGB, roi=(0, 0, 9, 9))
+
+
+@pytest.mark.parametrize('size', [(1080,), (1080, 1920, 3), (0, 8)])
+def test_rejects_a_size_that_is_not_of_an_image(
+    segmenter: 'surgseg_ros.Segmenter', size: tuple[int, ...]
+) -> None:
+    with pytest.raises(ValueError, match=r'size is .*, expected \(height, width\)'):
+        segmenter.warm_up(size)
+
+
+@pytest.mark.parametrize('runtime', ['auto', 'torch', 'openvino'])
+def test_error_for_an_unknown_precision_names_the_known_ones(runtime: str) -> None:
+    expected = "precision is 'fp16', expected one of auto, f32, bf16, f16, int8"
+    with pytest.raises(ValueError, match=expected):
+        surgseg_ros.Segmenter.load(runtime=runtime, precision='fp16')
 
 
 def test_error_names_a_folder_without_a_model(tmp_path: Path) -> None:

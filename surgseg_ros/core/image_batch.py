@@ -11,6 +11,7 @@ from torch import Tensor
 
 from surgseg_ros.core.cuda import MIN_AGREEMENT
 from surgseg_ros.core.preprocessing import RgbArray
+from surgseg_ros.core.rgb_images import check_image
 from surgseg_ros.core.segmentation import GridConfidence, Roi, Segmentation
 
 
@@ -29,12 +30,46 @@ class ImageBatch(NamedTuple):
     confidence: bool
     grid_confidence: bool
 
+    @classmethod
+    def of(
+        cls,
+        images: Sequence[RgbArray],
+        rois: Sequence[Roi | None] | None,
+        confidence: bool,
+        grid_confidence: bool,
+    ) -> 'ImageBatch':
+        """
+        Create a batch; without rois, of whole images.
+
+        :param images: see the class.
+        :param rois: one for each image; None: no image has one.
+        :param confidence: see the class.
+        :param grid_confidence: see the class.
+        :return: the batch, whose images `views` checks.
+        :raises ValueError: if there is no image, a single one outside a list, or another number of
+            rois.
+        """
+        if isinstance(images, np.ndarray) and images.ndim != 4:
+            raise ValueError(
+                f'images is one array of shape {images.shape}, expected a list of images: '
+                'segment_all([image]), or segment(image)'
+            )
+        if not len(images):
+            raise ValueError('images is empty, expected at least one image')
+        if rois is not None and len(rois) != len(images):
+            raise ValueError(
+                f'images has {len(images)} and rois {len(rois)} elements: give a Roi or None for '
+                'each image, or no rois'
+            )
+        rois = [None] * len(images) if rois is None else rois
+        return cls(images, rois, confidence, grid_confidence)
+
     def views(self) -> list[RgbArray]:
         """
         Check the images, and return the views that the network gets.
 
         :return: a view of each image.
-        :raises TypeError: if an image is not a NumPy array.
+        :raises TypeError: if an image is not a NumPy array, or a roi not a Roi.
         :raises ValueError: if one has another shape or dtype, or a roi reaches beyond its image.
         """
         return [_view(image, roi) for image, roi in zip(self.images, self.rois, strict=True)]
@@ -103,31 +138,12 @@ def is_same(found: Segmentation, expected: Segmentation) -> bool:
 
 def _view(image: RgbArray, roi: Roi | None) -> RgbArray:
     """Check an image, and return a view of the part to segment."""
-    if not isinstance(image, np.ndarray):
-        raise TypeError(
-            f'the image is a {type(image).__name__}, expected a NumPy array, (H, W, 3) uint8 RGB'
-        )
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
-        raise ValueError(
-            f'the image is {image.shape} {image.dtype}, expected (H, W, 3) uint8 RGB'
-            + _remedy(image)
-        )
-    return image if roi is None else roi.view(image)
-
-
-def _remedy(image: NDArray[Any]) -> str:
-    """Return advice for common mistakes; empty for others."""
-    if not image.size:
-        return ': it is empty'
-    if image.ndim == 2:
-        return ': repeat a grey image three times, cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)'
-    if image.ndim == 3 and image.shape[0] == 3 and image.shape[2] != 3:
-        return ': put the channels last, image.transpose(1, 2, 0)'
-    if image.ndim == 3 and image.shape[2] == 4:
-        return ': leave alpha out, image[..., :3]'
-    if image.ndim == 3 and image.shape[2] == 3 and np.issubdtype(image.dtype, np.floating):
-        return ': scale it to 0..255, and convert it to uint8'
-    return ''
+    check_image(image)
+    if roi is None:
+        return image
+    if not isinstance(roi, Roi):
+        raise TypeError(f'roi is {roi!r}, expected a Roi: Roi(x_px, y_px, width_px, height_px)')
+    return roi.view(image)
 
 
 def _paste(part: Segmentation, size: tuple[int, int], roi: Roi) -> Segmentation:

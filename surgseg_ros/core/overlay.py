@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from surgseg_ros.core.detections import Instrument
 from surgseg_ros.core.keypoints import Geometry, Keypoint, KeypointKind
 from surgseg_ros.core.labels import BACKGROUND, LABELS, NO_DECISION, PALETTE
+from surgseg_ros.core.rgb_images import check_image, check_mask
 
 _OPACITY: Final = 0.5
 _DIMMED: Final = 0.5
@@ -52,7 +53,10 @@ def draw_overlay(
     :param instruments: the instruments to draw.
     :param geometries: their keypoints, as `find_geometries` returns them.
     :return: (H, W, 3) uint8 RGB, a new array.
+    :raises TypeError: if image or mask is not a NumPy array, or `instruments` is None.
+    :raises ValueError: if image or mask has another shape or dtype.
     """
+    _check(image, mask, instruments)
     canvas = image.copy()
     colours = cv2.applyColorMap(mask, PALETTE[:, None])
     blended = cv2.addWeighted(image, 1 - _OPACITY, colours, _OPACITY, 0)
@@ -68,6 +72,23 @@ def draw_overlay(
     for geometry in geometries:
         _draw_geometry(canvas, geometry)
     return canvas
+
+
+def _check(
+    image: NDArray[np.uint8], mask: NDArray[np.uint8], instruments: Sequence[Instrument] | None
+) -> None:
+    if np.ndim(image) == 2 and np.ndim(mask) == 3:
+        raise ValueError(
+            f'the image is {np.shape(image)}, and the mask {np.shape(mask)}: swap them, '
+            'draw_overlay(image, mask)'
+        )
+    check_image(image)
+    check_mask(mask, (image.shape[0], image.shape[1]))
+    if instruments is None:
+        raise TypeError(
+            'instruments is None: request them, segment(image, instruments=True), or leave them '
+            'out'
+        )
 
 
 def _draw_geometry(canvas: NDArray[np.uint8], geometry: Geometry) -> None:

@@ -30,7 +30,15 @@ from surgseg_ros.core.model_folder import (
 )
 from surgseg_ros.core.postprocessing import instruments_in
 from surgseg_ros.core.preprocessing import RgbArray, StagedTransfer, place, prepare, transfer_to
-from surgseg_ros.core.runtimes import AUTO, Options, Runtime, TorchRuntime, load_runtime
+from surgseg_ros.core.rgb_images import grey_image
+from surgseg_ros.core.runtimes import (
+    AUTO,
+    Options,
+    Runtime,
+    TorchRuntime,
+    load_runtime,
+    simpler_options,
+)
 from surgseg_ros.core.segmentation import Roi, Segmentation
 from surgseg_ros.core.self_test import check_self_test, draw
 from surgseg_ros.core.timing import CudaStopwatch, Stopwatch, stopwatch
@@ -105,7 +113,7 @@ class Segmenter:
         spec = read_spec(found)
         options = Options(device, precision, max_batch_size, quickest)
         segmenter = cls(spec, load_runtime(found, spec, runtime, options))
-        simpler = _simpler(segmenter.runtime, runtime, options)
+        simpler = simpler_options(segmenter.runtime, runtime, options)
         while simpler and (reason := segmenter._failed_self_test()):
             failed = f'{segmenter.runtime.description} fails the self-test'
             _LOG.warning('%s (%s); torch is used instead', failed, reason)
@@ -149,8 +157,9 @@ class Segmenter:
         Segment grey images, so that the first real image is not slower than later ones.
 
         :param size: (H, W) of the expected images, if known.
+        :raises ValueError: if it is not (H, W).
         """
-        grey = np.full((*size, 3), 127, np.uint8)
+        grey = grey_image(size)
         for count in range(1, self.max_batch_size + 1):
             for confidence in (True, False) if self._graphs else (True,):
                 for _ in range(2):
@@ -206,7 +215,7 @@ class Segmenter:
             resolution.
         :param instruments: whether the result has the instruments in the mask.
         :return: the mask, of the image's exact size, and what was requested.
-        :raises TypeError: if `image` is not a NumPy array.
+        :raises TypeError: if `image` is not a NumPy array, or `roi` not a Roi.
         :raises ValueError: if it has another shape or dtype, or the roi reaches beyond it.
         :raises ArithmeticError: if the network's output is NaN or infinite.
         """
@@ -235,11 +244,12 @@ class Segmenter:
         :param grid_confidence: whether the results have the confidence at the network's own
             resolution.
         :return: one result for each image, in order; the times are those of the whole call.
-        :raises TypeError: if one is not a NumPy array.
-        :raises ValueError: if one has another shape or dtype, or a roi reaches beyond its image.
+        :raises TypeError: if one is not a NumPy array, or a roi not a Roi.
+        :raises ValueError: if one has another shape or dtype, or a roi reaches beyond its image;
+            if there is no image, or another number of rois.
         :raises ArithmeticError: if the network's output for one is NaN or infinite.
         """
-        batch = ImageBatch(images, rois or [None] * len(images), confidence, grid_confidence)
+        batch = ImageBatch.of(images, rois, confidence, grid_confidence)
         views = batch.views()
         with self._transfer.working():
             watch = stopwatch(self.runtime.device)
@@ -277,7 +287,7 @@ class Segmenter:
         :return: a function that waits for the results of `segment_all`; to be called once, before
             `max_in_flight` further calls of this method. Errors are raised by either.
         """
-        batch = ImageBatch(images, rois or [None] * len(images), confidence, grid_confidence)
+        batch = ImageBatch.of(images, rois, confidence, grid_confidence)
         if self._in_flight is None:
             done = self._again(batch)
             return lambda: done
@@ -380,15 +390,6 @@ class Segmenter:
                 f'the network of {self.spec.name!r} returns NaN or infinite logits: check the '
                 'model folder, and the memory of the device'
             )
-
-
-def _simpler(runtime: Runtime, name: str, options: Options) -> list[Options]:
-    """List how torch could run a network instead, if `auto` chose how a GPU does."""
-    if runtime.device.type != 'cuda' or options.precision != AUTO or name not in (AUTO, 'torch'):
-        return []
-    plain = dataclasses.replace(options, precision='f32')
-    simpler = [options, plain] if options.quickest else [plain]
-    return simpler[1:] if isinstance(runtime, TorchRuntime) else simpler
 
 
 _TRIED: Final = 6

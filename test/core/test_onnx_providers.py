@@ -201,7 +201,7 @@ class OnGpu(TorchRuntime):
 def test_only_what_auto_chose_on_a_gpu_is_replaced(
     runtime: Any, name: str, options: Options, simpler: list[str]
 ) -> None:
-    found = module._simpler(runtime, name, options)
+    found = module.simpler_options(runtime, name, options)
     assert [each.precision for each in found] == simpler
 
 
@@ -237,7 +237,7 @@ def test_what_fails_the_self_test_is_replaced(
 
     simpler = [Options(precision=AUTO), Options(precision='f32')]
     monkeypatch.setattr(module, 'load_runtime', load)
-    monkeypatch.setattr(module, '_simpler', lambda *_: simpler)
+    monkeypatch.setattr(module, 'simpler_options', lambda *_: simpler)
     segmenter = Segmenter.load(tiny_model)
     assert given == [(AUTO, AUTO), ('torch', AUTO), ('torch', 'f32')][: failing + 1]
     assert len(caplog.messages) == failing

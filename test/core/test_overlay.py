@@ -89,3 +89,22 @@ def test_any_size_can_be_drawn(size: tuple[int, int]) -> None:
     drawn = draw_overlay(np.zeros((*size, 3), np.uint8), mask, without_decision(size))
     assert drawn.shape == (*size, 3)
     assert drawn.any()
+
+
+MASK = np.zeros((90, 160), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'error', 'expected'),
+    [
+        ((IMAGE, MASK[:80]), ValueError, r'the mask is \(80, 160\) uint8, expected \(90, 160\)'),
+        ((IMAGE, MASK.astype(int)), ValueError, r'mask is \(90, 160\) int64, expected .* uint8'),
+        ((IMAGE, None), TypeError, 'the mask is of type NoneType'),
+        ((IMAGE / 255, MASK), ValueError, 'the image is .* float64, .*scale it'),
+        ((MASK, IMAGE), ValueError, r'swap them, draw_overlay\(image, mask\)'),
+        ((IMAGE, MASK, None), TypeError, r'segment\(image, instruments=True\)'),
+    ],
+)
+def test_error_for_invalid_arguments_names_the_remedy(arguments, error, expected):
+    with pytest.raises(error, match=expected):
+        draw_overlay(*arguments)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Selection of the runtime of a network by name."""
 
+import dataclasses
 import logging
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
@@ -30,6 +31,7 @@ __all__ = [
     'TorchRuntime',
     'choose_device',
     'load_runtime',
+    'simpler_options',
 ]
 
 _LOG: Final = logging.getLogger(__name__)
@@ -54,9 +56,16 @@ def load_runtime(
     :param options: device, precision and images; None: all automatic.
     :return: the runtime.
     :raises ModelError: if the folder cannot be used, or not with this runtime.
-    :raises ValueError: if the machine has no such device or library, or there is no such runtime.
+    :raises ValueError: if the machine has no such device or library, or there is no such runtime
+        or precision.
     """
     options = options or Options()
+    if runtime not in (AUTO, *RUNTIMES):
+        raise ValueError(f'runtime is {runtime!r}, expected one of {", ".join((AUTO, *RUNTIMES))}')
+    if options.precision not in CHOICES:
+        raise ValueError(
+            f'precision is {options.precision!r}, expected one of {", ".join(CHOICES)}'
+        )
     if runtime == AUTO:
         try:
             name, reason = choose_runtime(spec, options.device)
@@ -68,8 +77,6 @@ def load_runtime(
             made, reason = TorchRuntime.load(folder, spec, options), first_line(error)
         made.description += f' (auto: {reason})'
         return made
-    if runtime not in RUNTIMES:
-        raise ValueError(f'runtime is {runtime!r}, expected one of {", ".join((AUTO, *RUNTIMES))}')
     try:
         return RUNTIMES[runtime](folder, spec, options)
     except ConversionError as error:
@@ -94,3 +101,19 @@ def choose_runtime(spec: ModelSpec, device: str) -> tuple[str, str]:
     if 'openvino' in spec.exports:
         return 'openvino', 'no CUDA, and the model has an OpenVINO export'
     return 'openvino', 'no CUDA'
+
+
+def simpler_options(runtime: Runtime, name: str, options: Options) -> list[Options]:
+    """
+    List how torch could run a network instead, if `auto` chose how a GPU does.
+
+    :param runtime: the runtime of the network.
+    :param name: its requested name, or AUTO.
+    :param options: its requested options.
+    :return: options for torch, in the order in which to try them; none if nothing was chosen.
+    """
+    if runtime.device.type != 'cuda' or options.precision != AUTO or name not in (AUTO, 'torch'):
+        return []
+    plain = dataclasses.replace(options, precision='f32')
+    simpler = [options, plain] if options.quickest else [plain]
+    return simpler[1:] if isinstance(runtime, TorchRuntime) else simpler
