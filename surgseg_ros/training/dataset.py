@@ -238,17 +238,33 @@ def scan_samples(
         raise DatasetError(str(error)) from error
 
 
-def _scan(root: Path, cache: Path | None, leave_out: Collection[str]) -> Scan:
-    masks = [mask for video in find_videos(root) for mask in find_masks(video)]
+def find_all_masks(root: Path, leave_out: Collection[str] = ()) -> list[Path]:
+    """
+    Find the masks of a data set, without decoding anything.
+
+    :param root: the data set.
+    :param leave_out: names of videos and of samples.
+    :return: the masks that are not left out, by video.
+    :raises DatasetError: if there is no mask, or a name to leave out does not exist.
+    """
+    try:
+        masks = [mask for video in find_videos(root) for mask in find_masks(video)]
+    except FrameError as error:
+        raise DatasetError(str(error)) from error
     if not masks:
         raise DatasetError(
             f'{str(root)!r} holds no video_*/segmentation/*.png: give the folder that holds '
             'the videos, or make one with `synthesize`'
         )
+    return list(_without(masks, leave_out))
+
+
+def _scan(root: Path, cache: Path | None, leave_out: Collection[str]) -> Scan:
+    masks = find_all_masks(root, leave_out)
     samples: list[Sample] = []
     data_errors: list[DataError] = []
     packed: dict[Path, list[Path]] = {}
-    for video, of_video in groupby(_without(masks, leave_out), lambda mask: mask.parents[1]):
+    for video, of_video in groupby(masks, lambda mask: mask.parents[1]):
         images, file = find_images(video), find_video_file(video)
         by_number: dict[int, Path] = {}
         for mask in of_video:

@@ -39,6 +39,7 @@ from surgseg_ros.training.callbacks import (
 )
 from surgseg_ros.training.config import ConfigError, TrainConfig
 from surgseg_ros.training.data import Data
+from surgseg_ros.training.dataset import find_all_masks
 from surgseg_ros.training.model_card import model_card
 from surgseg_ros.training.module import Training
 from surgseg_ros.training.networks import (
@@ -75,6 +76,7 @@ def train(config: TrainConfig, *, resume: bool = False) -> None:
     run = output / RUN
     checkpoint = _find_checkpoint(config, output, resume)
     check_folder(run)
+    find_all_masks(Path(config.data), config.leave_out)  # before weights are fetched
     lightning.seed_everything(config.seed, verbose=False)
     module = Training(config, starting_spec(config))
     try_network(config, module.network)

@@ -59,6 +59,25 @@ def test_invalid_input_is_reported_in_one_line_and_the_output_folder_stays_usabl
     assert not (tmp_path / 'model').exists()
 
 
+@pytest.mark.parametrize(
+    ('settings', 'expected'),
+    [
+        (['data=/dev/null'], "'/dev/null' holds no video_"),
+        (['leave_out=[video_99]'], "cannot leave out 'video_99'"),
+    ],
+)
+def test_missing_data_are_reported_before_weights_are_fetched(
+    given: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+    settings: list[str], expected: str,
+) -> None:  # fmt: skip
+    from surgseg_ros.training import train
+
+    monkeypatch.setattr(train, 'Training', None)
+    assert main([*given, *settings]) == 2
+    (line,) = lines(capsys)
+    assert expected in line
+
+
 def test_a_diverging_run_is_reported_with_its_step_and_rate(
     given: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
