@@ -132,6 +132,6 @@ setup(
     install_requires=REQUIREMENTS,
     extras_require=EXTRAS,
     entry_points={
-        'console_scripts': [f'{name} = surgseg_ros.__main__:script' for name in VERBS],
+        'console_scripts': [f'{name} = surgseg_ros.__main__:script' for name in (NAME, *VERBS)],
     },
 )

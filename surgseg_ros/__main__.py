@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The commands: `python -m surgseg_ros VERB`, the same as `ros2 run surgseg_ros VERB`."""
+"""The commands: `python -m surgseg_ros VERB`, `surgseg_ros VERB`, `ros2 run surgseg_ros VERB`."""
 
 import signal
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
+
+import surgseg_ros
 
 if TYPE_CHECKING:
     from surgseg_ros.cli.command import Command
@@ -133,7 +135,10 @@ def script() -> NoReturn:
 
 
 def _find(arguments: Sequence[str]) -> int | None:
-    """Check the verb's name; return an exit status if it is unknown."""
+    """Answer options without a verb, and unknown verbs; return the exit status, else None."""
+    if arguments[:1] == ['--version']:
+        print(f'surgseg_ros {surgseg_ros.__version__}')
+        return 0
     if not arguments or arguments[0] in ('-h', '--help'):
         print(_usage())
         return 0 if arguments else 2
@@ -164,7 +169,10 @@ def _usage() -> str:
     width = max(map(len, VERBS))
     lines = (f'  {name:<{width}}  {verb.summary}' for name, verb in VERBS.items())
     return '\n'.join(
-        ('usage: python -m surgseg_ros VERB ... (VERB --help lists its options)', *lines)
+        (
+            'usage: python -m surgseg_ros VERB ... (VERB --help lists its options; --version)',
+            *lines,
+        )
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import surgseg_ros
 from surgseg_ros import __main__ as commands
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -20,6 +21,11 @@ def test_the_verbs_are_listed(
     assert commands.main(arguments) == status
     listed = [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]]
     assert listed == list(commands.VERBS)
+
+
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    assert commands.main(['--version']) == 0
+    assert capsys.readouterr().out == f'surgseg_ros {surgseg_ros.__version__}\n'
 
 
 def test_the_docs_list_every_verb() -> None:

@@ -106,16 +106,19 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return prefix
 
 
-@pytest.mark.parametrize('verb', VERBS)
-def test_every_verb_is_an_executable(installed: Path, verb: str) -> None:
-    assert os.access(installed / 'lib' / 'surgseg_ros' / verb, os.X_OK)
+@pytest.mark.parametrize('name', ['surgseg_ros', *VERBS])
+def test_every_verb_is_an_executable(installed: Path, name: str) -> None:
+    assert os.access(installed / 'lib' / 'surgseg_ros' / name, os.X_OK)
 
 
-def test_an_executable_exits_like_the_verb_on_the_command_line(installed: Path) -> None:
+@pytest.mark.parametrize('words', [['compare'], ['surgseg_ros', 'compare']])
+def test_an_executable_exits_like_the_verb_on_the_command_line(
+    installed: Path, words: list[str]
+) -> None:
     (packages,) = installed.glob('lib/python*/site-packages')
-    script = installed / 'lib' / 'surgseg_ros' / 'compare'
+    script = installed / 'lib' / 'surgseg_ros' / words[0]
     environment = {**os.environ, 'PYTHONPATH': str(packages)}
-    command = [sys.executable, script, 'none.json', 'none.json']
+    command = [sys.executable, script, *words[1:], 'none.json', 'none.json']
     run = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert run.returncode == 2
     (line,) = run.stderr.splitlines()

@@ -188,8 +188,8 @@ def read_export(
     """
     if backend not in spec.exports:
         raise ModelError(
-            f'{folder}: the model has no export for {backend}; make one: surgseg_ros export '
-            f'--model {folder} --backend {backend} --precision '
+            f'{folder}: the model has no export for {backend}; make one: python -m surgseg_ros '
+            f'export --model {folder} --backend {backend} --precision '
             f'{"f32" if precision == AUTO else precision} --output NEW_FOLDER'
         )
     export = spec.exports[backend]
