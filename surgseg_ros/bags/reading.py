@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 from surgseg_ros.bags.definitions import Connection, DamagedError, Received
 from surgseg_ros.bags.records import MAGIC, unpack, zstd
 from surgseg_ros.bags.sources import BagError, Opened, describe_loss, open_sources
+from surgseg_ros.core.errors import did_you_mean
 from surgseg_ros.messages.serialization import TYPES
 
 _NOTHING: Final = Opened([], None, [], [])
@@ -94,7 +95,8 @@ class Bag:
                 text = f'topic {name!r} of bag {str(self.path)!r} holds {self.foreign[name]}'
                 raise BagError(text)
             present = ', '.join(f'{x} ({topic.type_name})' for x, topic in self.topics.items())
-            text = f'topic {name!r} is not in bag {str(self.path)!r}, which has {present}'
+            near = did_you_mean(name, self.topics)
+            text = f'topic {name!r} is not in bag {str(self.path)!r}{near}, which has {present}'
             raise BagError('; '.join([text, *self.damage]))
         return self._counted(wanted)
 

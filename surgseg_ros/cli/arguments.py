@@ -17,7 +17,7 @@ from typing import Final
 from surgseg_ros.core.model_folder import DEFAULT_MODEL
 
 MODEL_HELP: Final = (
-    f'the model folder (default: {DEFAULT_MODEL}, the one that comes with the package)'
+    f'the model folder; {DEFAULT_MODEL}, which is also the default, comes with the package'
 )
 
 PRECISION_HELP: Final = 'auto: that of the export, and f32 without one (default: auto)'

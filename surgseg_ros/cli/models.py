@@ -84,8 +84,13 @@ def run_calibrate(argv: Sequence[str] | None = None) -> int:
     :raises OSError: if the folder cannot be written.
     """
     options = _calibrate_parser().parse_args(argv)
+    if options.model == DEFAULT_MODEL:
+        raise ValueError(
+            f'--model {DEFAULT_MODEL} is the model that comes with the package, and calibrate '
+            f'rewrites the folder: give a copy, made by cp -r {find_model(DEFAULT_MODEL)} my_model'
+        )
     data = (options.calibration, options.held_out)
-    spec = calibrate(options.model, data, options.frames, options.device)
+    spec = calibrate(Path(options.model), data, options.frames, options.device)
     found = spec.scores[SCORES]['calibration']
     before, after = (_format_error(found[key]['ece']) for key in ('before', 'after'))
     print(
@@ -103,7 +108,7 @@ def _calibrate_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     # fmt: off
-    add('--model', type=Path, required=True, metavar='DIR',
+    add('--model', required=True, metavar='DIR',
         help='the model folder, whose model.json and model card are rewritten')
     add('--calibration', type=Path, metavar='DATA_DIR',
         help='a data set that the model was not trained on (default: synthetic scenes, for a '

@@ -104,8 +104,14 @@ def read_result(path: Path) -> dict[str, Any]:
     """
     try:
         result = json.loads(path.read_text('utf-8'))
-    except (OSError, ValueError) as error:
-        raise ResultError(f'{str(path)!r} cannot be read as JSON: {error}') from error
+    except OSError as error:
+        raise ResultError(
+            f'{str(path)!r} cannot be read ({error.strerror}): check the path'
+        ) from error
+    except ValueError as error:
+        raise ResultError(
+            f'{str(path)!r} is not JSON ({error}): give what evaluate_bag --json wrote'
+        ) from error
     if not isinstance(result, dict) or not isinstance(result.get('bags'), dict):
         raise ResultError(f'{str(path)!r} has no "bags": give what evaluate_bag --json wrote')
     return result
@@ -124,7 +130,7 @@ def scored_bags(result: Mapping[str, Any], name: str) -> dict[str, ScoredBag]:
         bags = {bag: _scored_bag(content) for bag, content in result['bags'].items()}
     except (KeyError, TypeError, ValueError) as error:
         raise ResultError(
-            f'{name!r} is not a whole result of evaluate_bag ({type(error).__name__}: {error}): '
+            f'{name!r} is an incomplete result of evaluate_bag ({type(error).__name__}: {error}): '
             'evaluate again'
         ) from error
     if empty := {bag: None for bag in bags if result['bags'][bag].get('masks') == 0}:

@@ -206,7 +206,8 @@ class Source:
         data_errors: dict[int, str] = {}
         if film is not None and next(film.read(count(), data_errors), None) is None:
             raise FrameError(
-                f'{next(iter(data_errors.values()))}; no other frame decodes either: copy it again'
+                f'{self.video}: is neither a video nor an image, or damaged '
+                f'({next(iter(data_errors.values()))}): copy it again'
             )
 
     def _decode(

@@ -20,6 +20,7 @@ from surgseg_ros.messages.serialization import COMPRESSED_IMAGE, IMAGE, TYPES, h
     ('arguments', 'expected'),
     [
         (('--image-topic', '/left'), "'/left' is not in bag"),
+        (('--image-topic', 'camera/image_raw'), "(did you mean '/camera/image_raw'?), which has"),
         (('--image-topic', '/text'), 'has type std_msgs/msg/Header, not an image type'),
         (('--output', 'there.mcap'), 'exists already'),
         (('--output', 'folder'), 'must end with .mcap'),

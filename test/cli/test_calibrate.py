@@ -11,7 +11,7 @@ import torch
 from tiny_models import tiny_spec
 from verbs import verb
 
-from surgseg_ros.core.model_folder import read_spec, write_model
+from surgseg_ros.core.model_folder import find_model, read_spec, write_model
 from surgseg_ros.core.runtimes.pytorch import SegmentationNetwork
 from surgseg_ros.training.model_card import model_card
 
@@ -92,6 +92,18 @@ def test_a_model_that_is_not_a_demo_needs_a_data_set(model, capsys):
     assert calibrate(model) == 2
     assert '--calibration' in capsys.readouterr().err
     assert (model / 'model.json').read_bytes() == content
+
+
+def test_rejects_the_name_of_the_shipped_model_which_is_not_rewritten(capsys):
+    assert calibrate('default') == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith(f'cp -r {find_model("default")} my_model')
+
+
+def test_a_folder_may_be_named_like_the_shipped_model(model, data, monkeypatch):
+    monkeypatch.chdir(model.parent)
+    model.rename('default')
+    assert calibrate('./default', '--calibration', data) == 0
 
 
 def test_rejects_an_invalid_number_of_frames(model):

@@ -253,6 +253,23 @@ def same_stamp(document):
     document['bags']['two']['over_time'].append(document['bags']['two']['over_time'][0])
 
 
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [
+        (None, "b.json' cannot be read (No such file or directory): check the path"),
+        ('half {', "b.json' is not JSON ("),
+    ],
+)
+def test_error_for_an_unreadable_file_names_the_remedy(
+    content, message, write, compared, tmp_path, capsys
+):
+    path = tmp_path / 'b.json'
+    if content is not None:
+        path.write_text(content)
+    assert compared(write('a.json', result(bags(2))['bags']), str(path)) == (2, None)
+    assert message in capsys.readouterr().err
+
+
 def no_mask(document):
     document['bags']['two']['masks'] = 0
 
@@ -268,7 +285,7 @@ def no_bags(document):
         (other_names, 'no scored frame in common'),
         (other_truth, "bag 'two': the ground truth of 1 frame shows other classes"),
         (no_nsd, "(KeyError: 'nsd'): evaluate again"),
-        (short_iou, 'not a whole result of evaluate_bag'),
+        (short_iou, 'an incomplete result of evaluate_bag'),
         (same_stamp, 'the same stamp'),
         (no_mask, 'nothing was evaluated, since they have no mask (two): evaluate again'),
         (no_bags, 'has no "bags"'),

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from surgseg_ros.evaluation.frames import read_frames, read_image_file, write_png
+from surgseg_ros.evaluation.frames import find_sources, read_frames, read_image_file, write_png
 from surgseg_ros.evaluation.layout import FrameError, find_images
 from surgseg_ros.evaluation.videos import open_video
 
@@ -91,3 +91,10 @@ def test_reads_other_formats_as_opencv_does(tmp_path):
 def test_error_names_a_missing_image(tmp_path):
     with pytest.raises(FrameError, match=r'x\.png: cannot be read'):
         read_image_file(tmp_path / 'x.png')
+
+
+def test_error_names_a_file_that_is_neither_a_video_nor_an_image(tmp_path):
+    path = tmp_path / 'notes.png'
+    path.write_text('not a picture')
+    with pytest.raises(FrameError, match=r'notes\.png: is neither a video nor an image, or damag'):
+        find_sources(path, 1)[0].check()
