@@ -205,10 +205,8 @@ class Source:
         film = self.film
         data_errors: dict[int, str] = {}
         if film is not None and next(film.read(count(), data_errors), None) is None:
-            raise FrameError(
-                f'{self.video}: is neither a video nor an image, or damaged '
-                f'({next(iter(data_errors.values()))}): copy it again'
-            )
+            first = next(iter(data_errors.values()))
+            raise FrameError(f'{first}; not a video or image, or damaged: copy it again')
 
     def _decode(
         self, numbers: Iterator[int], data_errors: dict[int, str] | None
