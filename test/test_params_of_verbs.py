@@ -3,6 +3,7 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ import torch
 from tiny_models import write_tiny_model
 from verbs import verb
 
+from surgseg_ros.bag_evaluation import results
 from surgseg_ros.bag_evaluation.frames import Options
 from surgseg_ros.bags.writing import START_TIME_NS, write_image_bag
 from surgseg_ros.core.gates import GateSetting
@@ -373,3 +375,10 @@ def record_of(name, **changes):
 def test_every_setting_of_the_pipeline_is_recorded(name, setting):
     is_recorded = record_of(name, **{setting: OTHER_SETTINGS[setting]}) != record_of(name)
     assert is_recorded == (setting not in WITHOUT_EFFECT[name])
+
+
+def test_the_description_of_results_lists_every_recorded_option():
+    """As `bags.md` promises."""
+    text = str(results.__doc__).partition('- `options`')[2].partition('- `classes`')[0]
+    recorded = Options(image_topic='/image').described()
+    assert set(recorded) <= set(re.findall(r'`(\w+)`', text))

@@ -11,8 +11,8 @@ At the top:
 - `options`: those that determine the result: `image_topic`, `ground_truth_topic` (or
   None), `mask_topic` (`recorded`; else None), `tolerance_ms`, the parameters `device`, `runtime`
   and `precision` (for what was used see `model`), `roi` ([x, y, width, height] or None), and the
-  settings of the pipeline: `roi_mode`, `least_area`, `track_lost_ms`, `min_confidence`,
-  `min_detection_score`, `steady_frames`, `steady_sure`, `gates` (name to action and limit).
+  settings of the pipeline: `roi_mode`, `least_area`, `min_confidence`, `min_detection_score`,
+  `steady_frames`, `steady_sure`, `track_lost_ms`, `gates` (name to action and limit).
 - `classes`: names of the classes 1 to 9; all lists of nine values are in this order.
 - the numbers of all bags together, by the keys below; scores are the official mean over the bags
   that have a ground truth, as over the videos of a data set. `mask_sha256` is that of the bag if
