@@ -15,7 +15,7 @@ from surgseg_ros.core.files import check_file, write_atomically
 from surgseg_ros.core.model_folder import (
     DEFAULT_MODEL,
     EXPORT_FILES,
-    PRECISIONS,
+    EXPORT_PRECISIONS,
     SPEC_FILE,
     ModelSpec,
     find_model,
@@ -229,7 +229,7 @@ def _export_parser() -> argparse.ArgumentParser:
     add('--model', default=DEFAULT_MODEL, metavar='DIR', help=MODEL_HELP)
     add('--backend', required=True, choices=EXPORT_FILES,
         help='openvino: for CPUs; onnx: for TensorRT, by ONNX Runtime')
-    add('--precision', required=True, choices=PRECISIONS,
+    add('--precision', required=True, choices=EXPORT_PRECISIONS,
         help='int8 is calibrated with frames; bf16 of onnx needs TensorRT')
     add('--output', type=Path, required=True, metavar='DIR',
         help='a new folder; gets all that is in the model folder, and the export')

@@ -37,7 +37,7 @@ _GRAPHS: Final = 16
 _SEEN: Final = 64
 """Number of recent calls that are remembered until they are repeated."""
 
-MIN_AGREEMENT: Final = 0.999
+MIN_SAME_SHARE: Final = 0.999
 """Share of equal classes in a replay and in the call it was captured from, as for exports."""
 
 _CAPTURING: Final = threading.Lock()

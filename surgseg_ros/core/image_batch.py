@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from surgseg_ros.core.cuda import MIN_AGREEMENT
+from surgseg_ros.core.cuda import MIN_SAME_SHARE
 from surgseg_ros.core.preprocessing import RgbArray
 from surgseg_ros.core.rgb_images import check_image
 from surgseg_ros.core.segmentation import GridConfidence, Roi, Segmentation
@@ -108,14 +108,14 @@ def agree(found: Sequence[Tensor], expected: Sequence[Tensor]) -> bool:
 
     :param found: (N,) sums, then for each of N images, in order, its mask and its confidences.
     :param expected: the same, computed in another way.
-    :return: whether at least MIN_AGREEMENT of each plane agree.
+    :return: whether at least MIN_SAME_SHARE of each plane agree.
     """
     sums, *planes = zip(found, expected, strict=True)
     in_image = len(planes) // len(sums[0])
     for number, (plane, other) in enumerate(planes):
         difference = (plane.int() - other.int()).abs()
         limit = 0 if number % in_image == 0 else _ROUNDING
-        if (difference <= limit).float().mean() < MIN_AGREEMENT:
+        if (difference <= limit).float().mean() < MIN_SAME_SHARE:
             return False
     return torch.equal(sums[0].isfinite(), sums[1].isfinite())
 

@@ -212,7 +212,7 @@ EXPORT_FILES: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """Files of an export by backend; no other files are opened."""
 
-PRECISIONS: Final = ('f32', 'bf16', 'int8')
+EXPORT_PRECISIONS: Final = ('f32', 'bf16', 'int8')
 """Precisions of an export; int8 uses bf16 for layers that are not quantized."""
 
 
@@ -228,10 +228,10 @@ def check_exports(exports: Mapping[str, Any]) -> None:
             raise ValueError(f'unknown backend {backend!r}, expected {", ".join(EXPORT_FILES)}')
         if not isinstance(export, dict) or set(export) != {'precision', 'files', 'agreement'}:
             raise ValueError(f'{backend} is {export!r}, expected precision, files and agreement')
-        if export['precision'] not in PRECISIONS:
+        if export['precision'] not in EXPORT_PRECISIONS:
             raise ValueError(
                 f'precision of {backend} is {export["precision"]!r}, '
-                f'expected one of {", ".join(PRECISIONS)}'
+                f'expected one of {", ".join(EXPORT_PRECISIONS)}'
             )
         files = export['files']
         if not isinstance(files, dict) or set(files) != set(EXPORT_FILES[backend]):

@@ -7,8 +7,7 @@ from typing import Any, Final, NamedTuple
 from surgseg_ros.core.detections import DEFAULT_LEAST_AREA
 from surgseg_ros.core.gates import ACTIONS, GATES, GateSetting
 from surgseg_ros.core.gates import DEFAULTS as GATE_DEFAULTS
-from surgseg_ros.core.model_folder import DEFAULT_MODEL
-from surgseg_ros.core.model_folder import PRECISIONS as EXPORTED_PRECISIONS
+from surgseg_ros.core.model_folder import DEFAULT_MODEL, EXPORT_PRECISIONS
 from surgseg_ros.core.pipeline import PipelineSettings
 from surgseg_ros.core.postprocessing import LARGEST_FRAMES
 from surgseg_ros.core.segmentation import ROI_AUTO, ROI_FIXED, ROI_MODES, STEREO_LAYOUTS, Roi
@@ -22,7 +21,7 @@ RUNTIME_NAMES: Final = ('torch', 'openvino', 'onnxruntime')
 TORCH_PRECISIONS: Final = ('f32', 'bf16', 'f16')
 """Precisions in which torch can run a network, independent of training."""
 
-PRECISIONS: Final = (AUTO, *dict.fromkeys((*TORCH_PRECISIONS, *EXPORTED_PRECISIONS)))
+PRECISIONS: Final = (AUTO, *dict.fromkeys((*TORCH_PRECISIONS, *EXPORT_PRECISIONS)))
 """Precisions that at least one runtime supports."""
 
 PAIRINGS: Final = (AUTO, 'none')

@@ -33,8 +33,8 @@ from surgseg_ros.core.preprocessing import RgbArray, StagedTransfer, place, prep
 from surgseg_ros.core.rgb_images import grey_image
 from surgseg_ros.core.runtimes import (
     AUTO,
-    Options,
     Runtime,
+    RuntimeOptions,
     TorchRuntime,
     load_runtime,
     simpler_options,
@@ -111,7 +111,7 @@ class Segmenter:
         """
         found = find_model(folder)
         spec = read_spec(found)
-        options = Options(device, precision, max_batch_size, quickest)
+        options = RuntimeOptions(device, precision, max_batch_size, quickest)
         segmenter = cls(spec, load_runtime(found, spec, runtime, options))
         simpler = simpler_options(segmenter.runtime, runtime, options)
         while simpler and (reason := segmenter._failed_self_test()):

@@ -208,7 +208,7 @@ def find_error(precision: str, agreement: dict[str, Any]) -> str:
     """
     Compare an agreement with the limits.
 
-    :param precision: one of PRECISIONS.
+    :param precision: one of EXPORT_PRECISIONS.
     :param agreement: from `compare`.
     :return: why the export cannot be used; '' if it can.
     """
@@ -286,7 +286,7 @@ def export(
     :param model: a model folder; exports for other backends in it are kept.
     :param output: a new folder; it appears complete or not at all.
     :param backend: a key of BACKENDS.
-    :param precision: one of PRECISIONS.
+    :param precision: one of EXPORT_PRECISIONS.
     :param data: data sets for calibration and to compare on, or None; see choose_frames.
     :param count: maximum number of frames of each.
     :return: the specification as written.

@@ -264,7 +264,7 @@ def test_uses_the_fastest_precision_if_requested(
         exported, 'convert_once', lambda *_, **__: Conversion((b'a', b'b'), 'bf16')
     )
     monkeypatch.setattr(exported.OpenVinoRuntime, '__init__', init)
-    options = runtimes.Options('cpu', asked, quickest=quickest)
+    options = runtimes.RuntimeOptions('cpu', asked, quickest=quickest)
     runtimes.load_runtime(tiny_model, ModelSpec(name='any'), 'auto', options)
     assert compiled == [(b'a', expected)]
 

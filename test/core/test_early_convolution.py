@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from surgseg_ros.core.model_folder import ModelSpec, read_spec
-from surgseg_ros.core.runtimes import Options, TorchRuntime, pytorch
+from surgseg_ros.core.runtimes import RuntimeOptions, TorchRuntime, pytorch
 from surgseg_ros.core.runtimes.pytorch import EarlyConvolution, SegmentationNetwork, speed_up
 
 SIZE = (64, 96)
@@ -67,5 +67,5 @@ def test_a_network_with_other_logits_is_not_used(
 
 
 def test_the_runtime_of_a_cpu_uses_them(tiny_model: Path) -> None:
-    runtime = TorchRuntime.load(tiny_model, read_spec(tiny_model), Options('cpu'))
+    runtime = TorchRuntime.load(tiny_model, read_spec(tiny_model), RuntimeOptions('cpu'))
     assert early(runtime.network) == 3

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from surgseg_ros.core.model_folder import ModelSpec, read_spec
-from surgseg_ros.core.runtimes import Options, TorchRuntime
+from surgseg_ros.core.runtimes import RuntimeOptions, TorchRuntime
 from surgseg_ros.core.runtimes.pytorch import SegmentationNetwork, fuse_batch_norm
 
 SIZE = (64, 96)
@@ -110,5 +110,5 @@ def test_a_subclass_of_batch_norm_is_not_fused(network: SegmentationNetwork) -> 
 
 
 def test_the_runtime_fuses_batch_norm(tiny_model: Path) -> None:
-    runtime = TorchRuntime.load(tiny_model, read_spec(tiny_model), Options('cpu'))
+    runtime = TorchRuntime.load(tiny_model, read_spec(tiny_model), RuntimeOptions('cpu'))
     assert normalisations(runtime.network) == 0

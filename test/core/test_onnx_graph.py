@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from surgseg_ros.core.model_folder import ModelError, ModelSpec
-from surgseg_ros.core.runtimes import Options, load_runtime
+from surgseg_ros.core.runtimes import RuntimeOptions, load_runtime
 from surgseg_ros.core.runtimes.exported import check_graph
 
 onnx = pytest.importorskip('onnx', reason='pip install onnx')
@@ -121,7 +121,7 @@ def test_onnxruntime_cannot_be_made_to_read_another_file(tmp_path: Path) -> None
     pytest.importorskip('onnxruntime', reason='pip install onnxruntime')
     spec = with_export(tmp_path, 'onnx', {'model.onnx': serialized(LOCATIONS['initializer']())})
     with pytest.raises(ModelError, match='a tensor is in another file'):
-        load_runtime(tmp_path, spec, 'onnxruntime', Options('cpu'))
+        load_runtime(tmp_path, spec, 'onnxruntime', RuntimeOptions('cpu'))
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_openvino_accepts_only_its_own_xml(tmp_path: Path, content: bytes) -> No
     pytest.importorskip('openvino', reason='pip install openvino')
     spec = with_export(tmp_path, 'openvino', {'openvino.xml': content, 'openvino.bin': b''})
     with pytest.raises(ModelError, match=r'openvino\.xml is not XML of OpenVINO'):
-        load_runtime(tmp_path, spec, 'openvino', Options('cpu'))
+        load_runtime(tmp_path, spec, 'openvino', RuntimeOptions('cpu'))
 
 
 @pytest.mark.parametrize('offset', [0, 1 << 40, (1 << 64) - 4])
@@ -154,4 +154,4 @@ def test_openvino_does_not_read_beyond_the_weights(tmp_path: Path, offset: int) 
     files = {'openvino.xml': net.encode(), 'openvino.bin': b'\0'}
     spec = with_export(tmp_path, 'openvino', files)
     with pytest.raises(ModelError, match='OpenVINO cannot read the export'):
-        load_runtime(tmp_path, spec, 'openvino', Options('cpu'))
+        load_runtime(tmp_path, spec, 'openvino', RuntimeOptions('cpu'))

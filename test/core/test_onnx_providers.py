@@ -15,7 +15,7 @@ from surgseg_ros.core import runtimes
 from surgseg_ros.core import segmenter as module
 from surgseg_ros.core.labels import CLASS_COUNT
 from surgseg_ros.core.model_folder import ModelSpec, read_spec
-from surgseg_ros.core.runtimes import AUTO, Options, TorchRuntime, exported, load_runtime
+from surgseg_ros.core.runtimes import AUTO, RuntimeOptions, TorchRuntime, exported, load_runtime
 from surgseg_ros.core.runtimes.base import LibraryError
 from surgseg_ros.core.runtimes.exported import OnnxRuntime
 from surgseg_ros.core.segmenter import Segmenter
@@ -103,7 +103,7 @@ def test_the_fastest_available_provider_comes_first(
     reduced: tuple[bool, bool] | None,
 ) -> None:
     library = on_gpu(FakeLibrary(available), precision)
-    runtime = OnnxRuntime(Path(), tiny_spec, Options())
+    runtime = OnnxRuntime(Path(), tiny_spec, RuntimeOptions())
     assert names(library.requested) == expected
     assert runtime.device == GPU
     assert runtime.uses_tensorrt == (reduced is not None)
@@ -134,7 +134,7 @@ def test_what_cannot_run_is_an_error_and_auto_uses_torch(
     caplog.set_level(logging.WARNING)
     on_gpu(library, precision)
     with pytest.raises(LibraryError, match=error):
-        OnnxRuntime(Path(), tiny_spec, Options())
+        OnnxRuntime(Path(), tiny_spec, RuntimeOptions())
     torch_runtime = SimpleNamespace(description='torch')
     monkeypatch.setattr(runtimes, 'has_tensorrt', lambda: True)
     monkeypatch.setattr(TorchRuntime, 'load', lambda *_: torch_runtime)
@@ -188,18 +188,18 @@ class OnGpu(TorchRuntime):
 @pytest.mark.parametrize(
     ('runtime', 'name', 'options', 'simpler'),
     [
-        (OnGpu(), AUTO, Options(quickest=True), ['f32']),
-        (OnGpu(), 'torch', Options(quickest=True), ['f32']),
-        (OnGpu(), AUTO, Options(), []),
-        (OnGpu(), AUTO, Options(precision='bf16', quickest=True), []),
-        (SimpleNamespace(device=GPU), AUTO, Options(quickest=True), [AUTO, 'f32']),
-        (SimpleNamespace(device=GPU), AUTO, Options(), ['f32']),
-        (SimpleNamespace(device=GPU), 'onnxruntime', Options(), []),
-        (SimpleNamespace(device=torch.device('cpu')), AUTO, Options(), []),
+        (OnGpu(), AUTO, RuntimeOptions(quickest=True), ['f32']),
+        (OnGpu(), 'torch', RuntimeOptions(quickest=True), ['f32']),
+        (OnGpu(), AUTO, RuntimeOptions(), []),
+        (OnGpu(), AUTO, RuntimeOptions(precision='bf16', quickest=True), []),
+        (SimpleNamespace(device=GPU), AUTO, RuntimeOptions(quickest=True), [AUTO, 'f32']),
+        (SimpleNamespace(device=GPU), AUTO, RuntimeOptions(), ['f32']),
+        (SimpleNamespace(device=GPU), 'onnxruntime', RuntimeOptions(), []),
+        (SimpleNamespace(device=torch.device('cpu')), AUTO, RuntimeOptions(), []),
     ],
 )
 def test_only_what_auto_chose_on_a_gpu_is_replaced(
-    runtime: Any, name: str, options: Options, simpler: list[str]
+    runtime: Any, name: str, options: RuntimeOptions, simpler: list[str]
 ) -> None:
     found = module.simpler_options(runtime, name, options)
     assert [each.precision for each in found] == simpler
@@ -230,12 +230,12 @@ def test_what_fails_the_self_test_is_replaced(
     add_self_test(tiny_model)
     given: list[tuple[str, str]] = []
 
-    def load(folder: Path, spec: ModelSpec, name: str, options: Options) -> Any:
+    def load(folder: Path, spec: ModelSpec, name: str, options: RuntimeOptions) -> Any:
         given.append((name, options.precision))
-        runtime = TorchRuntime.load(folder, spec, Options('cpu', 'f32'))
+        runtime = TorchRuntime.load(folder, spec, RuntimeOptions('cpu', 'f32'))
         return Inverted(runtime, sign) if len(given) <= failing else runtime
 
-    simpler = [Options(precision=AUTO), Options(precision='f32')]
+    simpler = [RuntimeOptions(precision=AUTO), RuntimeOptions(precision='f32')]
     monkeypatch.setattr(module, 'load_runtime', load)
     monkeypatch.setattr(module, 'simpler_options', lambda *_: simpler)
     segmenter = Segmenter.load(tiny_model)

@@ -6,10 +6,9 @@ import torch
 
 from surgseg_ros.core import runtimes
 from surgseg_ros.core.model_folder import ModelError, ModelSpec
-from surgseg_ros.core.parameters import RUNTIME_NAMES
-from surgseg_ros.core.parameters import TORCH_PRECISIONS as PRECISION_NAMES
+from surgseg_ros.core.parameters import RUNTIME_NAMES, TORCH_PRECISIONS
 from surgseg_ros.core.runtimes import AUTO, RUNTIMES, choose_device
-from surgseg_ros.core.runtimes.base import TORCH_PRECISIONS
+from surgseg_ros.core.runtimes.base import TORCH_DTYPES
 from surgseg_ros.core.segmenter import Segmenter
 
 EXPORTS = {
@@ -24,7 +23,7 @@ EXPORTS = {
 
 def test_runtime_names_available_without_torch_are_those_of_the_runtimes() -> None:
     assert tuple(RUNTIMES) == RUNTIME_NAMES
-    assert tuple(TORCH_PRECISIONS) == PRECISION_NAMES
+    assert tuple(TORCH_DTYPES) == TORCH_PRECISIONS
 
 
 def test_devices_auto_and_cpu() -> None:

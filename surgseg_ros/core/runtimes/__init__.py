@@ -12,10 +12,10 @@ from surgseg_ros.core.errors import first_line
 from surgseg_ros.core.model_folder import ModelSpec
 from surgseg_ros.core.runtimes.base import (
     AUTO,
-    CHOICES,
+    PRECISIONS,
     LibraryError,
-    Options,
     Runtime,
+    RuntimeOptions,
     choose_device,
 )
 from surgseg_ros.core.runtimes.conversion import ConversionError
@@ -24,10 +24,10 @@ from surgseg_ros.core.runtimes.pytorch import TorchRuntime
 
 __all__ = [
     'AUTO',
-    'CHOICES',
+    'PRECISIONS',
     'RUNTIMES',
-    'Options',
     'Runtime',
+    'RuntimeOptions',
     'TorchRuntime',
     'choose_device',
     'load_runtime',
@@ -36,7 +36,7 @@ __all__ = [
 
 _LOG: Final = logging.getLogger(__name__)
 
-RUNTIMES: Final[Mapping[str, Callable[[Path, ModelSpec, Options], Runtime]]] = {
+RUNTIMES: Final[Mapping[str, Callable[[Path, ModelSpec, RuntimeOptions], Runtime]]] = {
     'torch': TorchRuntime.load,
     'openvino': OpenVinoRuntime.load,
     'onnxruntime': OnnxRuntime,
@@ -45,7 +45,7 @@ RUNTIMES: Final[Mapping[str, Callable[[Path, ModelSpec, Options], Runtime]]] = {
 
 
 def load_runtime(
-    folder: Path, spec: ModelSpec, runtime: str = AUTO, options: Options | None = None
+    folder: Path, spec: ModelSpec, runtime: str = AUTO, options: RuntimeOptions | None = None
 ) -> Runtime:
     """
     Create a runtime; it is compiled here, not when it is called.
@@ -59,12 +59,12 @@ def load_runtime(
     :raises ValueError: if the machine has no such device or library, or there is no such runtime
         or precision.
     """
-    options = options or Options()
+    options = options or RuntimeOptions()
     if runtime not in (AUTO, *RUNTIMES):
         raise ValueError(f'runtime is {runtime!r}, expected one of {", ".join((AUTO, *RUNTIMES))}')
-    if options.precision not in CHOICES:
+    if options.precision not in PRECISIONS:
         raise ValueError(
-            f'precision is {options.precision!r}, expected one of {", ".join(CHOICES)}'
+            f'precision is {options.precision!r}, expected one of {", ".join(PRECISIONS)}'
         )
     if runtime == AUTO:
         try:
@@ -103,7 +103,7 @@ def choose_runtime(spec: ModelSpec, device: str) -> tuple[str, str]:
     return 'openvino', 'no CUDA'
 
 
-def simpler_options(runtime: Runtime, name: str, options: Options) -> list[Options]:
+def simpler_options(runtime: Runtime, name: str, options: RuntimeOptions) -> list[RuntimeOptions]:
     """
     List how torch could run a network instead, if `auto` chose how a GPU does.
 

@@ -18,26 +18,25 @@ import torch
 from torch import Tensor
 
 from surgseg_ros.core.model_folder import EXPORT_FILES, ModelError, ModelSpec, read_checked
-from surgseg_ros.core.parameters import AUTO
-from surgseg_ros.core.parameters import PRECISIONS as CHOICES
+from surgseg_ros.core.parameters import AUTO, PRECISIONS
 
-__all__ = ['AUTO', 'CHOICES', 'TORCH_PRECISIONS', 'Options']
+__all__ = ['AUTO', 'PRECISIONS', 'TORCH_DTYPES', 'RuntimeOptions']
 
-TORCH_PRECISIONS: Final[Mapping[str, torch.dtype]] = {
+TORCH_DTYPES: Final[Mapping[str, torch.dtype]] = {
     'f32': torch.float32,
     'bf16': torch.bfloat16,
     'f16': torch.float16,
 }
-"""The torch.dtype of each of `parameters.TORCH_PRECISIONS`."""
+"""The torch.dtype of each of TORCH_PRECISIONS of core/parameters.py."""
 
 
 @dataclass(frozen=True)
-class Options:
+class RuntimeOptions:
     """
     How to run a network.
 
     :param device: `auto`, `cpu`, `cuda`, `cuda:1` …
-    :param precision: one of CHOICES; `auto` is that of the export, without one float32.
+    :param precision: one of PRECISIONS; `auto` is that of the export, without one float32.
     :param max_batch_size: the maximum number of images per call, at least 1.
     :param quickest: whether `auto` may be a reduced precision without an export: for torch on CUDA
         bfloat16 (float16 on GPUs that lack it); on a CPU that in which OpenVINO is quicker and
@@ -55,7 +54,7 @@ class Runtime(Protocol):
 
     device: torch.device
     precision: str
-    """One of CHOICES, but not `auto`."""
+    """One of PRECISIONS, but not `auto`."""
     description: str
     """Runtime, precision and device, as a text."""
     max_batch_size: int
@@ -182,7 +181,7 @@ def read_export(
     :param spec: its specification.
     :param backend: a key of EXPORT_FILES.
     :param precision: required precision of the export, or `auto` for any.
-    :return: one of PRECISIONS, and the content of the files in the order of EXPORT_FILES.
+    :return: one of EXPORT_PRECISIONS, and the content of the files in the order of EXPORT_FILES.
     :raises ModelError: if the folder has no such export, or one of another precision, or a file
         is missing or changed.
     """

@@ -17,7 +17,7 @@ from surgseg_ros.core.model_folder import ModelError, ModelSpec
 from surgseg_ros.core.runtimes.base import (
     AUTO,
     LibraryError,
-    Options,
+    RuntimeOptions,
     choose_device,
     has_instructions,
     import_library,
@@ -119,7 +119,7 @@ TENSORRT: Final = 'TensorrtExecutionProvider'
 class OnnxRuntime:
     """ONNX Runtime; with TensorRT, the engine is built on creation, or read from a cache."""
 
-    def __init__(self, folder: Path, spec: ModelSpec, options: Options) -> None:
+    def __init__(self, folder: Path, spec: ModelSpec, options: RuntimeOptions) -> None:
         """
         Read and compile an export.
 
@@ -297,7 +297,7 @@ class OpenVinoRuntime:
         :param spec: the model folder's specification.
         :param graph: the content of openvino.xml.
         :param weights: the content of openvino.bin.
-        :param precision: a key of TORCH_PRECISIONS, or `int8` for a graph that has it.
+        :param precision: a key of TORCH_DTYPES, or `int8` for a graph that has it.
         :param origin: source of the graph, appended to the description.
         :raises ModelError: if the graph cannot be used.
         :raises ValueError: if openvino is not installed.
@@ -328,7 +328,7 @@ class OpenVinoRuntime:
         self.description = f'openvino {parts} on CPU{origin}'
 
     @classmethod
-    def load(cls, folder: Path, spec: ModelSpec, options: Options) -> 'OpenVinoRuntime':
+    def load(cls, folder: Path, spec: ModelSpec, options: RuntimeOptions) -> 'OpenVinoRuntime':
         """
         Read and compile the export of a model folder, or convert its weights if it has none.
 

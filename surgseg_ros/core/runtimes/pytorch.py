@@ -20,7 +20,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from surgseg_ros.core.cuda import Graphs
 from surgseg_ros.core.labels import CLASS_COUNT
 from surgseg_ros.core.model_folder import ModelError, ModelSpec, read_weights
-from surgseg_ros.core.runtimes.base import AUTO, TORCH_PRECISIONS, Options, choose_device
+from surgseg_ros.core.runtimes.base import AUTO, TORCH_DTYPES, RuntimeOptions, choose_device
 
 if TYPE_CHECKING:
     from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoderBlock
@@ -309,13 +309,13 @@ class TorchRuntime:
         :param spec: the model folder's specification.
         :param weights: the model folder's tensors.
         :param device: `cpu`, `cuda`, `cuda:1` …
-        :param precision: a key of TORCH_PRECISIONS.
+        :param precision: a key of TORCH_DTYPES.
         :param max_batch_size: the maximum number of images per call.
         """
         self.device, self.precision = torch.device(device), precision
         prepare = speed_up if self.device.type == 'cpu' else fuse_batch_norm
         self.network = prepare(load_network(spec, weights), spec.input_size).to(self.device)
-        self.network.layers.to(TORCH_PRECISIONS[precision])
+        self.network.layers.to(TORCH_DTYPES[precision])
         self._allow_tf32 = precision != 'f32'
         self._graphs = Graphs(_close) if self.device.type == 'cuda' else None
         # A CPU takes twice as long for two images; a GPU is seldom filled by one.
@@ -324,7 +324,7 @@ class TorchRuntime:
         self.description = f'torch {_WORDS[precision]} on {where}'
 
     @classmethod
-    def load(cls, folder: Path, spec: ModelSpec, options: Options) -> 'TorchRuntime':
+    def load(cls, folder: Path, spec: ModelSpec, options: RuntimeOptions) -> 'TorchRuntime':
         """
         Load a model folder's network onto a device.
 
@@ -368,17 +368,17 @@ def _close(found: Sequence[Tensor], expected: Sequence[Tensor]) -> bool:
     return bool(((logits - others).abs().max() <= _ROUNDING * others.abs().max()).item())
 
 
-def _choose_precision(options: Options, device: str) -> str:
+def _choose_precision(options: RuntimeOptions, device: str) -> str:
     precision = options.precision
     if precision == AUTO:
         if not (options.quickest and device.startswith('cuda')):
             return 'f32'
         # Compute capability 8.0 is required; on older GPUs, torch only emulates it.
         return 'bf16' if torch.cuda.get_device_capability(device)[0] >= 8 else 'f16'
-    if precision not in TORCH_PRECISIONS:
+    if precision not in TORCH_DTYPES:
         raise ValueError(
             f'precision is {precision!r}, but the runtime torch supports '
-            f'{", ".join(TORCH_PRECISIONS)}: '
+            f'{", ".join(TORCH_DTYPES)}: '
             f"export the model for {precision}, or set precision to 'auto'"
         )
     return precision
