@@ -4,6 +4,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from surgseg_ros.core.errors import counted
 from surgseg_ros.core.timing import Percentiles, percentiles
 
 if TYPE_CHECKING:
@@ -137,7 +138,8 @@ def machine_line(report: Mapping[str, Any]) -> str:
     height, width = model['input_size']
     versions = ', '.join(f'{name} {number}' for name, number in machine['versions'].items())
     return (
-        f'{machine["processor"]}, {machine["cores"]} cores, {machine["torch_threads"]} threads, '
+        f'{machine["processor"]}, {counted(machine["cores"], "core")}, '
+        f'{counted(machine["torch_threads"], "thread")}, '
         f'{machine["memory_gib"]} GiB{", " + machine["gpu"] if machine["gpu"] else ""}; load '
         f'of the last minute {machine["load_average_1min"]}. Instruction set: '
         f'{machine["instruction_set"]}. Products of matrices {products} GFLOP/s{absent}; a copy '
@@ -191,7 +193,10 @@ def _by_stage(report: Mapping[str, Any]) -> list[str]:
     names = list(rows[0]['stages'])
     stages = markdown(
         ['size', 'cameras', *(f'{name}, ms' for name in names)],
-        ([row['size'], row['cameras'], *(_with_minimum(row, name) for name in names)] for row in rows),
+        (
+            [row['size'], row['cameras'], *(_with_minimum(row, name) for name in names)]
+            for row in rows
+        ),
     )
     return [whole, 'The median of each stage, and its floor in brackets:', stages]
 
@@ -219,8 +224,9 @@ def _over_dds(report: Mapping[str, Any]) -> list[str]:
         ratio, bare = report['ratio'], report['ratio_no_profile']
         parts.append(
             f'The plain node takes {ratio["rest"]:.1f} times as long for the rest, and '
-            f'{ratio["latency"]:.1f} times as long from camera to listener; {bare["rest"]:.1f} and '
-            f'{bare["latency"]:.1f} times as long as the segmenter without a camera profile.'
+            f'{ratio["latency"]:.1f} times as long from camera to listener; '
+            f'{bare["rest"]:.1f} and {bare["latency"]:.1f} times as long as the segmenter without '
+            'a camera profile.'
         )
     if heard := _latencies_of_others(report, names):
         parts.append(heard)
@@ -294,7 +300,11 @@ def plot(report: Mapping[str, Any]) -> str:
         rows = [
             Bar(
                 f'{row["size"]}, cameras: {row["cameras"]}',
-                {name: times['p50'] for name, times in row['stages'].items()},
+                {
+                    name: times['p50']
+                    for name, times in row['stages'].items()
+                    if name != 'gates'  # run in parallel with the network
+                },
                 {key: row['total'][key] for key in ('p95', 'p99')},
             )
             for row in report['table']

@@ -22,6 +22,7 @@ from surgseg_ros.cli.arguments import (
     positive_int,
     svg_file,
 )
+from surgseg_ros.core.errors import counted
 from surgseg_ros.core.files import check_file, check_folder, scratch_folder, write_atomically
 from surgseg_ros.core.model_folder import DEFAULT_MODEL, find_model
 from surgseg_ros.core.params_file import check_values
@@ -219,7 +220,7 @@ def _rows(
         progress.print_line(f'drawing images of {width}x{height}')
         images = draw((height, width))
         for cameras in options.cameras:
-            what = f'measuring {width}x{height} with {cameras} camera(s)'
+            what = f'measuring {width}x{height} with {counted(cameras, "camera")}'
             progress.print_line(what)
             now_s, left = time.monotonic(), len(options.sizes) * len(options.cameras) - len(rows)
             rounds = stages.measure(

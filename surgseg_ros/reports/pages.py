@@ -273,7 +273,7 @@ def time_bars(
     :param kinds: colour and meaning of each part, in the order of the legend.
     :return: SVG.
     """
-    above, row_px, below = 66, 52, 60 + 22 * math.ceil(len(kinds) / 3)
+    above, row_px, below = 66, 64, 60 + 22 * math.ceil(len(kinds) / 3)
     height = above + row_px * len(rows) + below
     with chart_style():
         figure = Figure((970 * PX, height * PX))
@@ -293,6 +293,10 @@ def time_bars(
         return svg_from_figure(figure, title, f'In ms. {words}', standalone=True)
 
 
+_PER_LINE: Final = 6
+"""Number of parts of a bar that fit below it in one line."""
+
+
 def _draw_parts(axes: Axes, position: int, row: Bar, kinds: Mapping[str, tuple[str, str]]) -> None:
     whole = 0.0
     for name, time_ms in row.parts.items():
@@ -301,8 +305,11 @@ def _draw_parts(axes: Axes, position: int, row: Bar, kinds: Mapping[str, tuple[s
     marks = ', '.join(f'{name} {time_ms:.1f}' for name, time_ms in row.marks.items())
     text = f'{whole:.1f} ms ({marks})'
     axes.annotate(text, (whole, position), (6, 0), textcoords='offset points', va='center')
-    parts = ', '.join(f'{name} {time_ms:.2f}' for name, time_ms in row.parts.items())
-    axes.text(0, position + 0.43, parts, va='center', fontsize=10, color=SOFT)
+    parts = [f'{name} {time_ms:.2f}' for name, time_ms in row.parts.items()]
+    lines = (
+        ', '.join(parts[start : start + _PER_LINE]) for start in range(0, len(parts), _PER_LINE)
+    )
+    axes.text(0, position + 0.31, ',\n'.join(lines), va='top', fontsize=10, color=SOFT)
 
 
 _SHEET_COLUMNS: Final = 4

@@ -100,8 +100,9 @@ def texts(svg: str) -> set[str]:
     return {f'{element.text}' for element in ElementTree.fromstring(svg).iter() if element.text}
 
 
-def test_a_plot_has_all_stages_including_one_without_its_own_color() -> None:
-    row = {'size': '96x64', 'cameras': 2, 'total': MS, 'stages': {'network': MS, 'new': MS}}
+def test_a_plot_has_all_stages_that_follow_each_other_with_or_without_their_own_color() -> None:
+    stages = {'network': MS, 'gates': MS, 'new': MS}
+    row = {'size': '96x64', 'cameras': 2, 'total': MS, 'stages': stages}
     written = texts(plot({'table': [row], **FACTS}))
     assert {'96x64, cameras: 2', '2.0 ms (p95 2.0, p99 30.0)', 'network 1.00, new 1.00'} <= written
     assert {'network', 'new', 'P, 2 cores; tiny; torch float32 on CPU'} <= written
