@@ -90,8 +90,9 @@ def _worker(
     results: queue.SimpleQueue[Times | str],
     cameras: int,
 ) -> Worker:
+    names = [f'camera {n}' for n in range(cameras)] if cameras > 1 else ['']
     channels = tuple(
-        CameraChannel(f'{n}', IMAGE, None, _Record(results), _Serializer()) for n in range(cameras)
+        CameraChannel(name, IMAGE, None, _Record(results), _Serializer()) for name in names
     )
     logger = logging.getLogger(__name__)
     settings, models = pipeline_settings(), _OneModel(segmenter)

@@ -119,9 +119,9 @@ def _option_error(options: argparse.Namespace) -> str:
     if not options.masks:
         return '' if options.input else 'give --input, or --masks'
     if not options.instruments:
-        return '--masks exist already: add --instruments to find the instruments in them'
+        return '--masks requires --instruments, which finds the instruments in these masks'
     given = [f'--{name.replace("_", "-")}' for name in OF_IMAGES if getattr(options, name)]
-    return f'{", ".join(given)} would make masks: leave out these, or --masks' if given else ''
+    return f'{", ".join(given)} cannot be combined with --masks' if given else ''
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -268,8 +268,8 @@ class StampMonitor:
 def _size_anomaly(before: tuple[int, int] | None, now: tuple[int, int]) -> StampAnomaly | None:
     if before is None or before == now:
         return None
-    text = f'images change from {before[1]}x{before[0]} to {now[1]}x{now[0]} pixels'
-    return StampAnomaly(text, 'the masks change, too', restarts=True)
+    text = f'the image size changed from {before[1]}x{before[0]} to {now[1]}x{now[0]}'
+    return StampAnomaly(text, 'the masks have the new size', restarts=True)
 
 
 def _stamp_anomaly(before_ns: int | None, now_ns: int, elapsed_ns: int) -> StampAnomaly | None:

@@ -134,7 +134,7 @@ class ModelSpec:
         except (ValueError, RecursionError) as error:
             raise ModelError(f'it is not JSON ({error})') from error
         if not isinstance(values, dict):
-            raise ModelError(f'it holds a {type(values).__name__}, expected an object')
+            raise ModelError(f'it contains a {type(values).__name__}, expected a JSON object')
         known = {entry.name for entry in fields(cls)}
         if unknown := sorted(set(values) - known):
             raise ModelError(

@@ -201,8 +201,10 @@ def summarize(videos: Mapping[str, Sequence[FrameCounts]]) -> dict[str, Any]:
         A class that never occurs has the value None.
     :raises ValueError: if there is no video, or one has no frame.
     """
-    if empty := [name for name, frames in videos.items() if not frames] or not videos:
-        raise ValueError(f'nothing to score: {empty if videos else "no videos"!r}')
+    if not videos:
+        raise ValueError('there are no videos to score')
+    if empty := [name for name, frames in videos.items() if not frames]:
+        raise ValueError(f'there are no frames to score in {", ".join(empty)}')
     ious = {name: np.stack([frame.iou for frame in frames]) for name, frames in videos.items()}
     nsds = {name: np.stack([frame.nsd for frame in frames]) for name, frames in videos.items()}
     absent = [

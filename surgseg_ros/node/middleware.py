@@ -137,8 +137,7 @@ def begin_ros(arguments: Sequence[str]) -> None:
         if kind == 'UnknownROSArgsError':
             unknown = ' '.join(ast.literal_eval(str(error)))
             raise RosArgumentError(
-                f'ROS does not know {unknown} after --ros-args: correct it, or end the arguments '
-                'of ROS with --'
+                f'unknown after --ros-args: {unknown}; correct it, or end ROS arguments with --'
             ) from error
         if kind == 'RCLInvalidROSArgsError' or 'parse' in str(error):
             raise RosArgumentError(

@@ -267,7 +267,7 @@ def check_other_publishers(
             continue
         channel.health.record_other_publishers(reason)
         if reason is not None and channel.health.first_time(reason.text):
-            logger.warning(f'{channel.prefix}{reason.text} (masks are degraded meanwhile)')
+            logger.warning(f'{channel.prefix}{reason.text} (status stays degraded until then)')
 
 
 def _report_silence(subscriber: ImageSubscriber, limit_s: float, logger: Any) -> None:

@@ -382,5 +382,6 @@ class Reporter:
 
     def _report_error(self, error: Exception) -> None:
         self._node.get_logger().error(
-            f'reporting failed: {type(error).__name__}: {error}', throttle_duration_sec=10.0
+            f'publishing status or /diagnostics failed: {type(error).__name__}: {error}',
+            throttle_duration_sec=10.0,
         )

@@ -119,7 +119,7 @@ class ResultPublisher:
         try:
             self._publish_rest(image, self._drop_late(image, result), warnings)
         except Exception as error:  # a frame must never end the thread
-            cause, reasons = _described(error, 'not all results of an image were published')
+            cause, reasons = _described(error, 'publishing detections or a later topic failed')
             with self._generation.held(image.frame.generation) as current:
                 if current:
                     image.channel.health.record_warning(*warnings, *reasons)

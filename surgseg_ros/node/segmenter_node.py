@@ -348,7 +348,10 @@ class SegmenterNode(LifecycleNode):
         fixed = sorted(wanted.keys() - LIVE - ({'model'} if configured else set()))
         if (fixed and configured) or (wanted.keys() - LIVE and self.in_transition()):
             names = ', '.join(fixed or ['model'])
-            reason = f'{names}: read at configure; deactivate and cleanup first'
+            reason = (
+                f'{names}: can only be changed while the node is unconfigured: deactivate and '
+                f'cleanup first (ros2 lifecycle set {self.get_fully_qualified_name()} deactivate)'
+            )
             return SetParametersResult(successful=False, reason=reason)
         try:
             settings = Settings.from_values({**present, **wanted})

@@ -203,7 +203,7 @@ class TrainConfig:
         for key, choices in _CHOICES.items():
             self._check(key, getattr(self, key) in choices, f'one of {", ".join(choices)}')
         for key in _POSITIVE:
-            self._check(key, 0 < getattr(self, key) < math.inf, 'more than 0, and finite')
+            self._check(key, 0 < getattr(self, key) < math.inf, 'a finite number above 0')
         for key in _NOT_NEGATIVE:
             self._check(key, 0 <= getattr(self, key) < math.inf, '0 or more, and finite')
         for key in ('seed', 'split_seed'):
@@ -276,6 +276,9 @@ class TrainConfig:
 
 
 _EXPECTED: Final = {
+    int: 'an integer',
+    float: 'a number',
+    bool: 'true or false',
     tuple[int, int]: 'two whole numbers',
     tuple[str, ...]: 'a list of texts',
     Mapping[str, Any]: 'keys and values',
@@ -308,7 +311,7 @@ def read_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
         for parent in parents:
             inner = inner.setdefault(parent, {})
             if not isinstance(inner, dict):
-                raise ConfigError(f'{override!r}: {parent!r} has no keys inside')
+                raise ConfigError(f'{override!r}: {parent!r} has no keys: it is not a section')
         try:
             inner[last] = yaml.safe_load(text)
         except yaml.YAMLError as error:

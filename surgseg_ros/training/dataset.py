@@ -146,7 +146,8 @@ def split_videos(
     wholes = sorted({_whole(name) for name in names})
     if len(wholes) < 2:
         raise DatasetError(
-            f'there is only the video {", ".join(wholes)!r}: a split by video needs two or more'
+            f'there is only the video {", ".join(wholes)!r}: a split by video needs two or '
+            'more: add videos, or set split=frame'
         )
     count = min(max(1, round(validation_share * len(wholes))), len(wholes) - 1)
     order = np.random.default_rng(seed).permutation(len(wholes))

@@ -189,7 +189,7 @@ def test_masks_without_a_decision_around_a_circle_keep_it_in_larger_images(tmp_p
 @pytest.mark.parametrize(
     ('words', 'expected'),
     [
-        ((), 'add --instruments'),
+        ((), '--masks requires --instruments'),
         (('--instruments', '--every', '2', '--model', 'x'), '--model, --every'),
         (('--instruments',), 'holds no video_*/segmentation/*.png'),
     ],

@@ -109,7 +109,9 @@ def test_a_crashed_conversion_falls_back_to_torch_and_caches_nothing(
     caplog.set_level(logging.INFO)
     converter(DIES)
     description = Segmenter.load(tiny_model, 'cpu').runtime.description
-    assert description.endswith('(auto: the conversion for OpenVINO ended with 7 (Killed))')
+    assert description.endswith(
+        '(auto: the conversion for OpenVINO failed with exit status 7 (Killed))'
+    )
     assert 'exporting' in caplog.messages
     assert not list(folder.glob('*.entry'))
 

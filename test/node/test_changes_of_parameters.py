@@ -179,7 +179,7 @@ def test_in_an_edited_dump_only_the_edited_line_changes_a_parameter(own_node, lo
     values[read_only].integer_value = 7
     reasons = load(own_node.bench, values)
     assert len(reasons) == 2
-    assert any(reason.startswith('overlay: read at configure') for reason in reasons)
+    assert any(reason.startswith('overlay: can only be changed while') for reason in reasons)
     assert any(read_only in reason for reason in reasons)
     assert own_node.node.settings.least_area == 0.125
     assert loads == ['one']

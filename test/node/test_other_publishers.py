@@ -296,7 +296,7 @@ def test_two_segmenters_on_the_same_topics_are_degraded_until_one_is_left(start)
     found = tuple(f"{name} also publishes on '{first.bench.namespace}/mask'" for name in names)
     degraded = status.wait(lambda m: m.message == 'degraded' and reason_of(m).startswith(found))
     assert degraded, [reason_of(m) for m in status.messages]
-    assert first.logs.wait_for_text('masks are degraded meanwhile').startswith(found)
+    assert first.logs.wait_for_text('status stays degraded until then').startswith(found)
     heard = len(status.messages)
     second.node.trigger_deactivate()
     second.node.trigger_cleanup()

@@ -15,8 +15,8 @@ from surgseg_ros.node.middleware import RosArgumentError, begin_ros
 @pytest.mark.parametrize(
     ('arguments', 'expected'),
     [
-        (['--ros-args', '--bogus'], 'does not know --bogus after'),
-        (['--ros-args', '--one', '--two', '--', 'x'], 'does not know --one --two after'),
+        (['--ros-args', '--bogus'], 'unknown after --ros-args: --bogus'),
+        (['--ros-args', '--one', '--two', '--', 'x'], 'unknown after --ros-args: --one --two'),
         (['--ros-args', '-p'], 'does not understand'),
         (['--ros-args', '--params-file', '/nowhere.yaml'], '/nowhere.yaml'),
     ],
@@ -34,4 +34,4 @@ def test_both_nodes_print_one_line_and_exit_with_1(words: list[str], tmp_path) -
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert run.returncode == 1
     (line,) = run.stderr.splitlines()
-    assert line.startswith(f'{words[0]}: ROS does not know --bogus')
+    assert line.startswith(f'{words[0]}: unknown after --ros-args: --bogus')

@@ -286,7 +286,7 @@ def test_live_parameters_take_effect_and_others_are_refused_while_configured(sta
     assert list(found.wait_for_stamp(sent_ns).detections) == []
     refused = bench.set(roi=[0, 0, 8, 8])
     assert not refused.successful
-    assert 'roi: read at configure' in refused.reason
+    assert 'roi: can only be changed while the node is unconfigured' in refused.reason
     assert not bench.set(least_area=1.5).successful, 'out of range'
     assert not bench.set(stale_after_ms='soon').successful, 'of another type'
     assert bench.change('deactivate')
@@ -335,7 +335,7 @@ def test_the_size_of_images_may_change(start):
         camera.publish(image_cdr(make_image(0, *size), sent_ns))
         message = mask.wait_for_stamp(sent_ns)
         assert (message.height, message.width) == size
-    assert 'from 80x48 to 32x24' in own_node.logs.wait_for_text('images change')
+    assert 'from 80x48 to 32x24' in own_node.logs.wait_for_text('image size changed')
 
 
 @pytest.mark.parametrize('ending', ['.png', '.jpg'])

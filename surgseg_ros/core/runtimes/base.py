@@ -140,7 +140,7 @@ def _onednn_isa() -> str:
     except subprocess.TimeoutExpired:
         return f'did not answer within {_ANSWER_S:g} s'
     found = re.search(r',info,cpu,isa:(.+)', completed.stdout)
-    return found[1].strip() if found else 'does not name its own'
+    return found[1].strip() if found else 'instruction set unknown'
 
 
 def choose_device(device: str) -> str:

@@ -225,7 +225,7 @@ def _convert_and_keep(folder: Path, cache: Cache, key: str, precisions: Sequence
 def _summary(values: Any) -> str:
     times = ', '.join(f'{name} {ms:.1f} ms' for name, ms in values['network_ms'].items())
     shares = ', '.join(f'{name} {100 * of:.3f} %' for name, of in values['agreement'].items())
-    return f'an image takes {times}; pixels with the class of PyTorch: {shares}'
+    return f'time of the network for an image: {times}; class agreement with PyTorch: {shares}'
 
 
 _PROGRAM: Final = """
@@ -277,7 +277,9 @@ def _run(folder: Path, scratch: Path, precisions: Sequence[str]) -> None:
     if status:
         lines = errors.read_text(errors='replace').strip().splitlines()
         last = lines[-1][:300] if lines else 'no message'
-        raise ConversionError(f'the conversion for OpenVINO ended with {status} ({last})')
+        raise ConversionError(
+            f'the conversion for OpenVINO failed with exit status {status} ({last})'
+        )
 
 
 def _follow(child: 'subprocess.Popen[str]') -> None:

@@ -94,7 +94,7 @@ def load_network(spec: ModelSpec, weights: Mapping[str, Tensor]) -> Segmentation
         ) from error
     if not all(bool(tensor.isfinite().all()) for tensor in network.state_dict().values()):
         raise ModelError(
-            'the weights hold NaN or infinity: every mask would be empty; train again'
+            'the weights contain NaN or infinity: every mask would be empty; train again'
         )
     return network.eval().to(memory_format=torch.channels_last)
 
