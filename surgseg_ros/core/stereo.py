@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from surgseg_ros.core.detections import Instrument
 from surgseg_ros.core.geometry import find_geometries
 from surgseg_ros.core.keypoints import Geometry, Keypoint, KeypointKind
-from surgseg_ros.core.segmentation import Points, Roi
+from surgseg_ros.core.segmentation import Field, Points, Roi
 from surgseg_ros.core.stereo_calibration import StereoCalibration, StereoError
 from surgseg_ros.core.stereo_outlines import Disparity, Outline, find_outline, fit_disparity
 
@@ -29,6 +29,16 @@ DEPTHS_M: Final = (0.01, 0.5)
 """Working distances of an endoscope; matches at other depths are rejected."""
 
 _GATE: Final = 3.0
+_TIP: Final = 0.008
+_TIP_GROWTH: Final = 5.3
+_MAX_GROWTH: Final = 3.0
+"""
+Standard deviation of a tip when both images are compared, in shaft widths, beside that of the
+grid; the powers of ten by which it grows as the score falls from 1 to 0; and the limit of that. It
+is smaller than the keypoint's own, since a model makes most of its errors in both images. With a
+limit, tips that only seem to agree because they are uncertain are not matched.
+"""
+
 _ANGLE_RAD: Final = 0.1
 _LOG_WIDTH: Final = 0.1
 _ROW_PX: Final = 1.0
@@ -93,6 +103,7 @@ class _Observation(NamedTuple):
 
     instrument: Instrument
     raw_tip: Keypoint
+    match_sigma_px: float
     tip: Points
     end: Points
     angle_rad: float
@@ -135,15 +146,20 @@ def _sightings(
     """Find the instruments whose tip and shaft are visible in one image."""
     found = []
     geometries = find_geometries(result.instruments, result.mask, result.roi)
+    step_px = Field((result.mask.shape[0], result.mask.shape[1])).step
     for instrument, geometry in zip(result.instruments, geometries):
-        observation = _observe(calibration, camera, instrument, geometry)
+        observation = _observe(calibration, camera, instrument, geometry, step_px)
         if observation is not None:
             found.append(observation)
     return found
 
 
 def _observe(
-    calibration: StereoCalibration, camera: int, instrument: Instrument, geometry: Geometry
+    calibration: StereoCalibration,
+    camera: int,
+    instrument: Instrument,
+    geometry: Geometry,
+    step_px: int,
 ) -> _Observation | None:
     points = {point.kind: point for point in geometry.keypoints}
     kinds = KeypointKind
@@ -164,7 +180,10 @@ def _observe(
         _EDGE_SIGMA * end.sigma_px / length_px, _SHORT_RAD * (width / length_px) ** 4
     )
     growth = _growth(seen[1], angle, width, seen[3:])
-    return _Observation(instrument, tip, seen[0], seen[1], angle, sigma, width, growth, length_px)
+    times = min(10 ** (_TIP_GROWTH * (1 - instrument.score)), _MAX_GROWTH)
+    match_sigma = times * math.hypot(step_px / 6, _TIP * width)
+    shaft = seen[1], angle, sigma, width, growth, length_px
+    return _Observation(instrument, tip, match_sigma, seen[0], *shaft)
 
 
 def _growth(end: Points, angle_rad: float, width_px: float, edges: Points) -> float | None:
@@ -210,7 +229,7 @@ def _cost(
     """Return the sum of squared normalized differences; infinite if they cannot be the same."""
     if one.instrument.label != two.instrument.label:
         return math.inf
-    sigma = math.hypot(one.raw_tip.sigma_px, two.raw_tip.sigma_px, _ROW_PX)
+    sigma = math.hypot(one.match_sigma_px, two.match_sigma_px, _ROW_PX)
     near, far = (calibration.disparity_px(depth) for depth in DEPTHS_M)
     disparity = sign * math.copysign(1.0, near) * float(one.tip[0] - two.tip[0])
     if not abs(far) - _GATE * sigma <= disparity <= abs(near):
@@ -308,7 +327,7 @@ def _disparity(
             for points in (seen.points, seen.points + seen.normals)
         )
         outlines.append(Outline(points, outside - points))
-    prior = float(one.tip[0] - two.tip[0]), math.hypot(one.raw_tip.sigma_px, two.raw_tip.sigma_px)
+    prior = float(one.tip[0] - two.tip[0]), math.hypot(one.match_sigma_px, two.match_sigma_px)
     direction = np.array([math.cos(one.angle_rad), math.sin(one.angle_rad)])
     first, second = outlines
     return fit_disparity(first, second, one.tip, direction, prior, 1 / calibration.focal_px[0])

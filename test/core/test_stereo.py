@@ -88,6 +88,14 @@ def test_rejects_swapped_cameras_even_if_tips_are_uncertain(confidence):
         locate_instruments(CALIBRATION, *results)
 
 
+@pytest.mark.parametrize('confidence', [255, 230, 140])
+def test_tips_on_different_rows_are_not_matched_even_if_they_are_uncertain(confidence):
+    mask = tool(empty(), (60, 269), (150, 120))
+    lower = np.roll(shifted(mask, 15), 9, axis=0)
+    results = [CameraResult(each, find(each, confidence=confidence)) for each in (mask, lower)]
+    assert locate_instruments(CALIBRATION, *results) == []
+
+
 def test_the_first_camera_may_be_the_right_one():
     mask = two_tools()
     calibration = StereoCalibration((info(-SCALE), info()))
