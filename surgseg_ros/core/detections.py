@@ -95,6 +95,11 @@ class Instrument:
     parts: ToolParts | None = field(default=None, compare=False, repr=False)
     track_id: int = 0
 
+    @property
+    def error_px(self) -> float:
+        """Side of a square of as many pixels as are expected to be wrong; 0 at a score of 1."""
+        return math.sqrt((1 - self.score) * self.area_px)
+
 
 def find_instruments(
     segmentation: Segmentation,

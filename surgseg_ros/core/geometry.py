@@ -16,6 +16,8 @@ from surgseg_ros.core.detections import Instrument
 from surgseg_ros.core.instances import sample_runs
 from surgseg_ros.core.keypoints import Geometry, Keypoint, KeypointKind, hide_tip, make_point
 from surgseg_ros.core.labels import (
+    CATHETER,
+    CLAMPS,
     HOLDER,
     NEEDLE,
     ROBOTIC_TOOL,
@@ -35,22 +37,28 @@ _NEAR: Final = 0.006
 _MIN_SAMPLES: Final = 3
 
 _ENDS: Final = (KeypointKind.TIP, KeypointKind.LEFT_JAW_TIP, KeypointKind.RIGHT_JAW_TIP)
-_OF_PARTS: Final = (
-    *_ENDS,
-    KeypointKind.JAW_PIVOT,
-    KeypointKind.WRIST_JOINT,
-    KeypointKind.NEEDLE_POINT,
-    KeypointKind.NEEDLE_TAIL,
-    KeypointKind.NEEDLE_THREAD_END,
-)
-"""Keypoints whose position depends on the borders between parts, or on where a part ends."""
-
-_SIGMA_GROWTH: Final = 5.3
+_OF_MODEL: Final[dict[int, dict[KeypointKind, float]]] = {
+    ROBOTIC_TOOL: {
+        KeypointKind.TIP: 0.4,
+        KeypointKind.LEFT_JAW_TIP: 0.5,
+        KeypointKind.RIGHT_JAW_TIP: 0.5,
+        KeypointKind.JAW_PIVOT: 0.25,
+        KeypointKind.WRIST_JOINT: 0.2,
+    },
+    NEEDLE: dict.fromkeys(
+        (KeypointKind.NEEDLE_POINT, KeypointKind.NEEDLE_TAIL, KeypointKind.NEEDLE_THREAD_END), 6.0
+    ),
+    HOLDER: {KeypointKind.TIP: 0.4},
+    THREAD: {KeypointKind.THREAD_END: 0.3},
+    CLAMPS: {KeypointKind.CENTRE: 0.08},
+    CATHETER: {KeypointKind.CENTRE: 0.08},
+}
 """
-Powers of ten by which the standard deviations of these keypoints grow as the score falls from 1
-to 0. It was 4.5 when it was fitted to masks of an earlier model on synthetic scenes, and is larger
-since those of exact masks are two thirds of what they were. With the model that ships, errors of
-tips and jaws hardly depend on the score, and are larger: docs/instruments.md has the shares.
+Standard deviations that a model adds to those on exact masks, by class and kind of keypoint, as
+shares of `Instrument.error_px`: most errors are those of a wrong part, whose size that is about.
+Fitted to masks of models/default of drawn scenes; docs/instruments.md has the shares of errors
+within them. It hardly finds needles (6 is from 13 ends), and no needle holders, for which that of
+tools is assumed. Other kinds, such as the tips of suction tools, need none.
 """
 
 _COVERS: Final = (*ROBOTIC_TOOL_PARTS, SUCTION, HOLDER)
@@ -179,15 +187,11 @@ def _find(
     else:
         find = _OTHERS.get(instrument.label, _centre)
         found = find(sample_runs(instrument.runs, field.step), field)
-    growth = 10 ** (_SIGMA_GROWTH * (1 - instrument.score))
-    flagged = [
-        _flagged(
-            point._replace(sigma_px=point.sigma_px * (growth if point.kind in _OF_PARTS else 1)),
-            instrument.label,
-            mask,
-        )
-        for point in found.keypoints
-    ]
+    shares = _OF_MODEL.get(instrument.label, {})
+    flagged = []
+    for point in found.keypoints:
+        sigma_px = math.hypot(point.sigma_px, shares.get(point.kind, 0.0) * instrument.error_px)
+        flagged.append(_flagged(point._replace(sigma_px=sigma_px), instrument.label, mask))
     return dataclasses.replace(found, keypoints=hide_tip(flagged))
 
 

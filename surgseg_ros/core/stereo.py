@@ -44,6 +44,9 @@ _LOG_WIDTH: Final = 0.1
 _ROW_PX: Final = 1.0
 """Smallest vertical error of a stereo calibration that is assumed, in pixels."""
 
+_OUTLINES: Final = 0.02
+"""Standard deviation of the disparity that a model adds, as the shares in core/geometry.py."""
+
 _RADIUS: Final = 1.5
 _MIN_RADIUS: Final = 0.04
 """Radius around the tip in which outlines are used, in shaft widths; its minimum in heights."""
@@ -263,7 +266,8 @@ def _locate(
     slope, slope_sigma = _slope(calibration, one, two, disparity.px)
     means = np.array([*one.tip, disparity.px, one.angle_rad, slope])
     tip_sigma = one.raw_tip.sigma_px
-    sigmas = [tip_sigma, tip_sigma, disparity.sigma_px, one.angle_sigma_rad, slope_sigma]
+    depth_sigma = math.hypot(disparity.sigma_px, _OUTLINES * one.instrument.error_px)
+    sigmas = [tip_sigma, tip_sigma, depth_sigma, one.angle_sigma_rad, slope_sigma]
     pose = triangulate(calibration, one.end, means, np.array(sigmas))
     score = min(one.instrument.score, two.instrument.score)
     return LocatedInstrument(one.instrument, score, *pose)

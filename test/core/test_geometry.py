@@ -248,18 +248,6 @@ def _is_visible(point):
     return not (point.is_hidden or point.is_beyond)
 
 
-def test_deviations_grow_with_uncertainty():
-    mask = tool(empty(), (-20, 130), (300, 130))
-    sigmas = []
-    for confidence in (255, 204, 153):
-        (geometry,) = find_geometries(find(mask, confidence=confidence), mask)
-        sigmas.append({point.kind: point.sigma_px for point in geometry.keypoints})
-    for kind in (KINDS.TIP, KINDS.JAW_PIVOT, KINDS.WRIST_JOINT):
-        assert 5 < sigmas[1][kind] / sigmas[0][kind] < 12
-        assert sigmas[2][kind] > 5 * sigmas[1][kind]
-    assert sigmas[0][KINDS.SHAFT_ENTRY] == sigmas[2][KINDS.SHAFT_ENTRY]
-
-
 def test_a_tip_covered_by_another_tool_is_hidden():
     mask = tool(empty(), (-20, 130), (400, 130))
     bar(mask, (380, -10), (380, 280), 60, SHAFT)

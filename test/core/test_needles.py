@@ -76,3 +76,15 @@ def test_a_thread_at_an_end_that_the_border_cuts_off_is_not_fastened_to_it(turns
     kinds = {point.kind for point in own.keypoints}
     assert POINT in kinds
     assert KeypointKind.NEEDLE_THREAD_END not in kinds
+
+
+def test_the_ends_of_a_needle_are_uncertain_on_masks_of_a_network():
+    mask = empty()
+    needle(mask, (240, 130), (0.4, 3.3))
+    found = find(mask, confidence=230), find(mask, confidence=255)
+    uncertain, certain = (
+        {point.kind: point.sigma_px for point in find_geometries(one, mask)[0].keypoints}
+        for one in found
+    )
+    for kind in (POINT, TAIL):
+        assert uncertain[kind] > 5 * found[0][0].error_px > 10 * certain[kind]

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from drawn_masks import SIZE, bar, empty, find, tool
 
+from surgseg_ros.core.geometry import find_geometries
+from surgseg_ros.core.keypoints import KeypointKind
 from surgseg_ros.core.labels import HOLDER, ROBOTIC_TOOL, SUCTION
 from surgseg_ros.core.stereo import CameraResult, locate_instruments, triangulate, turn_from_x
 from surgseg_ros.core.stereo_calibration import CameraInfo, StereoCalibration, StereoError
@@ -90,10 +92,29 @@ def test_rejects_swapped_cameras_even_if_tips_are_uncertain(confidence):
 
 @pytest.mark.parametrize('confidence', [255, 230, 140])
 def test_tips_on_different_rows_are_not_matched_even_if_they_are_uncertain(confidence):
+    """The deviation of the tips on a network's masks is larger than this difference of rows."""
     mask = tool(empty(), (60, 269), (150, 120))
     lower = np.roll(shifted(mask, 15), 9, axis=0)
     results = [CameraResult(each, find(each, confidence=confidence)) for each in (mask, lower)]
     assert locate_instruments(CALIBRATION, *results) == []
+
+
+def test_deviations_in_space_grow_with_those_in_the_image():
+    mask = tool(empty(), (60, 269), (150, 120))
+    sigmas = []
+    for confidence in (255, 230):
+        first, second = (
+            CameraResult(each, find(each, confidence=confidence))
+            for each in (mask, shifted(mask, 15))
+        )
+        (one,) = locate_instruments(CALIBRATION, first, second)
+        (geometry,) = find_geometries(first.instruments, mask)
+        (tip,) = (p for p in geometry.keypoints if p.kind == KeypointKind.TIP)
+        sigmas.append(np.sqrt(np.diag(one.covariance)[:3]))
+        assert sigmas[-1][0] >= 0.99 * tip.sigma_px * one.tip_m[2] / FOCAL
+    assert (sigmas[1][:2] > 5 * sigmas[0][:2]).all()
+    outlines_px = 0.02 * first.instruments[0].error_px  # of disparity
+    assert sigmas[1][2] > 0.99 * outlines_px * one.tip_m[2] ** 2 / SCALE
 
 
 def test_the_first_camera_may_be_the_right_one():
