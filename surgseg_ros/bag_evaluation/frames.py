@@ -356,11 +356,11 @@ def tracked(completed: CompletedFrame, pipeline: CameraPipeline) -> CompletedFra
 
     :param completed: a result; all must be passed, in the order of the bag.
     :param pipeline: pipeline of the bag's camera.
-    :return: the result with ids; pieces that the tracks join have the keypoints of the whole.
+    :return: the result with ids; what the tracks join or divide has the keypoints of the result.
     """
     result, found = pipeline.track(completed.result, completed.found.observed), completed.found
-    labels, before = ([i.label for i in each.instruments] for each in (result, found))
-    if labels != before:  # joined, or without a decision
+    now, before = ([(i.label, i.box, i.area_px) for i in x.instruments] for x in (result, found))
+    if now != before:  # joined, divided, or without a decision
         found = found._replace(geometries=geometries_of(result))
     return completed._replace(result=result, found=found, ms={**completed.ms, **result.stage_ms})
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from surgseg_ros.core.instances import separate_instruments
+from surgseg_ros.core.known_tools import KnownTools
 from surgseg_ros.core.labels import (
     BACKGROUND,
     LABELS,
@@ -106,6 +107,7 @@ def find_instruments(
     least_area: float = DEFAULT_LEAST_AREA,
     watch: Stopwatch | None = None,
     min_score: float = 0.0,
+    known: KnownTools | None = None,
 ) -> tuple[Instrument, ...]:
     """
     Find the instruments of a segmented image.
@@ -117,20 +119,18 @@ def find_instruments(
     :param watch: measures the stages `detections` (components and boxes) and `instruments`
         (separating instruments that touch, and joining pieces).
     :param min_score: instruments with a lower score are left out, 0..1.
+    :param known: robotic tools of the last image, see `group_tools`.
     :return: ordered by label, then from left to right, then from top to bottom.
     :raises ValueError: if the segmentation has neither confidence.
     """
     mask, grid_confidence = without_noise(segmentation.mask), _grid_confidence(segmentation)
     height, width = mask.shape
-    runs = find_runs(mask, _KINDS)
-    regions = connect(runs, (height, width))
     min_px = max(1, math.ceil(least_area * height * width))
-    areas_px = np.bincount(regions, runs.lengths)[regions]
-    kept = np.flatnonzero(areas_px >= max(1, min_px // _PIECES))
-    runs, regions = runs.take(kept), regions[kept]
+    runs, regions = _regions(mask, max(1, min_px // _PIECES))
     watch = watch or Stopwatch()
     watch.lap('detections')
-    groups = separate_instruments(mask, runs, regions, Field((height, width), segmentation.roi))
+    field = Field((height, width), segmentation.roi)
+    groups = separate_instruments(mask, runs, regions, field, known)
     watch.lap('instruments')
     minimum = {ROBOTIC_TOOL: math.ceil(TIMES_OF_TOOL * least_area * height * width)}
     found = [
@@ -141,6 +141,16 @@ def find_instruments(
     found = sorted((i for i in found if i.score >= min_score), key=_order)
     watch.lap('detections')
     return tuple(found)
+
+
+def _regions(mask: NDArray[np.uint8], min_px: int) -> tuple[Runs, NDArray[np.intp]]:
+    """Return the runs of connected components with a minimum area, and the component of each."""
+    height, width = mask.shape
+    runs = find_runs(mask, _KINDS)
+    regions = connect(runs, (height, width))
+    areas_px = np.bincount(regions, runs.lengths)[regions]
+    kept = np.flatnonzero(areas_px >= min_px)
+    return runs.take(kept), regions[kept]
 
 
 def _grid_confidence(segmentation: Segmentation) -> GridConfidence:

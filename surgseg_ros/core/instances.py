@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from surgseg_ros.core.curves import Arc, fit_arc, is_same_thread, lies_on, thread_ends
+from surgseg_ros.core.known_tools import KnownTools
 from surgseg_ros.core.labels import (
     CATHETER,
     CLAMPS,
@@ -29,7 +30,11 @@ from surgseg_ros.core.strips import fit_strip
 
 
 def separate_instruments(
-    mask: NDArray[np.uint8], runs: Runs, regions: NDArray[np.intp], field: Field
+    mask: NDArray[np.uint8],
+    runs: Runs,
+    regions: NDArray[np.intp],
+    field: Field,
+    known: KnownTools | None = None,
 ) -> list[tuple[Runs, ToolParts | None]]:
     """
     Turn connected components into instruments: split tools that touch, and join pieces of one.
@@ -38,6 +43,7 @@ def separate_instruments(
     :param runs: the runs to use; all parts of robotic tools have the kind ROBOTIC_TOOL.
     :param regions: (n,) connected component of each run, as `connect` returns it.
     :param field: the visible part of the image.
+    :param known: robotic tools of the last image, see `group_tools`.
     :return: the runs of each instrument, and its parts if it is a robotic tool; every run belongs
         to one instrument.
     """
@@ -45,7 +51,8 @@ def separate_instruments(
     tools, others = (_pieces(runs, regions, np.flatnonzero(x)) for x in (is_tool, ~is_tool))
     found: list[tuple[Runs, ToolParts | None]] = [(piece, None) for piece in tools]
     if len(tools) <= MAX_REGIONS:
-        found = _Owners(mask, runs, regions, field).tools(np.flatnonzero(is_tool))
+        owners = _Owners(mask, runs, regions, field)
+        found = owners.tools(np.flatnonzero(is_tool), known)
     return found + [(piece, None) for piece in join_pieces(others, mask, field)]
 
 
@@ -75,11 +82,13 @@ class _Owners:
         self._runs, self._regions, self._width = runs, regions, mask.shape[1]
         self._mask, self._field = mask, field
 
-    def tools(self, chosen: NDArray[np.intp]) -> list[tuple[Runs, ToolParts | None]]:
+    def tools(
+        self, chosen: NDArray[np.intp], known: KnownTools | None
+    ) -> list[tuple[Runs, ToolParts | None]]:
         """Return the tools that consist of the chosen runs, which are in reading order."""
         if not len(chosen):
             return []
-        tools = group_tools(self._mask, self._field)
+        tools = group_tools(self._mask, self._field, known)
         members: dict[int, set[int]] = {}
         rows = self._runs.rows[chosen] * self._width
         starts, ends = rows + self._runs.starts[chosen], rows + self._runs.ends[chosen]

@@ -101,12 +101,14 @@ class ToolParts:
     :param claspers: pieces of its jaws.
     :param is_shared: whether a jaw touches several tools, or its jaws or wrist were cut out of a
         component that does, so that jaws may belong to another tool.
+    :param is_continued: whether its parts are those of a tool of the last image.
     """
 
     shafts: list[Part]
     wrists: list[Part]
     claspers: list[Part]
     is_shared: bool = False
+    is_continued: bool = False
 
     @property
     def parts(self) -> list[Part]:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,6 +37,7 @@ from surgseg_ros.core.results import (
     InputFrame,
     complete,
     failure,
+    instruments_again,
     processing_failed,
     with_times,
     without_instruments,
@@ -242,14 +244,19 @@ class CameraPipeline:
 
         :param result: from `complete`; call it with every result, in the order of the images.
         :param observed: what `observe` returns for its instruments, if it is known.
-        :return: the result with the ids of its instruments; `without_instruments` if that fails.
+        :return: the result with the ids of its instruments, among which robotic tools may be
+            grouped as in the last result; `without_instruments` if that fails.
         """
         watch, (height, width) = Stopwatch(), result.mask.shape
         try:
             if result.begins:
                 self._tracker.end_tracks()
             found = self._tracker.update(
-                result.instruments, (height, width), result.stamp_ns, observed
+                result.instruments,
+                (height, width),
+                result.stamp_ns,
+                observed,
+                partial(instruments_again, result),
             )
         except Exception as error:  # one image must never end the stream
             return without_instruments(result, processing_failed(error))

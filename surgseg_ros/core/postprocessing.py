@@ -16,6 +16,7 @@ from surgseg_ros.core.detections import (
     find_instruments,
     without_decision,
 )
+from surgseg_ros.core.known_tools import KnownTools
 from surgseg_ros.core.labels import BACKGROUND, NO_DECISION
 from surgseg_ros.core.reasons import ReasonCode, ResultWarning
 from surgseg_ros.core.segmentation import Segmentation
@@ -51,6 +52,7 @@ def instruments_in(
     least_area: float = DEFAULT_LEAST_AREA,
     watch: Stopwatch | None = None,
     min_score: float = 0.0,
+    known: KnownTools | None = None,
 ) -> tuple[Instrument, ...]:
     """
     Find the instruments, or report no decision if no pixel is decided.
@@ -59,6 +61,7 @@ def instruments_in(
     :param least_area: see find_instruments.
     :param watch: see find_instruments.
     :param min_score: see find_instruments.
+    :param known: see find_instruments.
     :return: as `find_instruments`; as `without_decision` if the whole mask is NO_DECISION, since
         an empty list would mean no instruments.
     :raises ValueError: if the segmentation has neither.
@@ -66,7 +69,7 @@ def instruments_in(
     if segmentation.mask.min() == NO_DECISION:
         height, width = segmentation.mask.shape
         return without_decision((height, width))
-    return find_instruments(segmentation, least_area, watch, min_score)
+    return find_instruments(segmentation, least_area, watch, min_score, known)
 
 
 LARGEST_FRAMES: Final = 60

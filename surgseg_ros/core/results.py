@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from surgseg_ros.core.detections import DEFAULT_LEAST_AREA, Instrument, without_decision
 from surgseg_ros.core.errors import describe
 from surgseg_ros.core.gates import Finding, StampAnomaly
+from surgseg_ros.core.known_tools import KnownTools
 from surgseg_ros.core.postprocessing import instruments_in
 from surgseg_ros.core.reasons import Reason, ReasonCode, ResultWarning
 from surgseg_ros.core.segmentation import Roi, Segmentation
@@ -143,6 +144,18 @@ def complete(decision: Decision) -> FrameResult:
     except Exception as error:  # one image must never end the stream
         return without_instruments(decision, processing_failed(error))
     return with_times(FrameResult(**vars(decision), instruments=instruments), watch)
+
+
+def instruments_again(decision: Decision, known: KnownTools) -> tuple[Instrument, ...]:
+    """
+    Find the instruments of a decision again, and continue robotic tools of the last image.
+
+    :param decision: from `CameraPipeline.decide`.
+    :param known: the tools of the last image.
+    :return: as `find_instruments` returns them.
+    """
+    limits = decision.least_area, None, decision.min_detection_score
+    return instruments_in(decision.segmentation, *limits, known)
 
 
 def without_instruments(decision: Decision, reason: Reason) -> FrameResult:

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from surgseg_ros.core.known_tools import KnownTools, continue_tools
 from surgseg_ros.core.labels import CLASPER, SHAFT, WRIST
 from surgseg_ros.core.parts import (
     MIN_SAMPLES,
@@ -66,7 +67,9 @@ _JAW_ROOT: Final = 0.15
 """Share of a jaw's length at either end that may be its root."""
 
 
-def group_tools(mask: NDArray[np.uint8], field: Field) -> list[ToolParts]:
+def group_tools(
+    mask: NDArray[np.uint8], field: Field, known: KnownTools | None = None
+) -> list[ToolParts]:
     """
     Group the parts of robotic tools into tools.
 
@@ -75,6 +78,7 @@ def group_tools(mask: NDArray[np.uint8], field: Field) -> list[ToolParts]:
 
     :param mask: (H, W) uint8 class index.
     :param field: the visible part of the image.
+    :param known: the tools of the last image, which are continued; None: the image alone counts.
     :return: the tools, from left to right.
     """
     grid = sample_grid(mask, field.step)
@@ -99,6 +103,8 @@ def group_tools(mask: NDArray[np.uint8], field: Field) -> list[ToolParts]:
         for part in sorted(waiting, key=lambda part: costs.order(part, tools)):
             _attach(part, tools, costs, mask, field, tissue)
     tools = _join_coinciding(tools)
+    if known is not None:
+        tools = continue_tools(tools, found, known, field)
     return sorted(tools, key=lambda tool: float(tool.parts[0].middle[0]))
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from surgseg_ros.core.detections import Instrument, join_instruments
+from surgseg_ros.core.known_tools import sample_tools
 from surgseg_ros.core.labels import HOLDER, NEEDLE, NO_DECISION, SUCTION, THREAD
 from surgseg_ros.core.runs import Runs, coarse_masks
 from surgseg_ros.core.segmentation import Points
@@ -75,10 +76,12 @@ class Observed(NamedTuple):
 
     :param indices: (n,) which instruments are tracked, ascending.
     :param features: their features; None if there are none.
+    :param samples: as `sample_tools` returns them, of these instruments.
     """
 
     indices: NDArray[np.intp]
     features: Features | None
+    samples: NDArray[np.uint8]
 
 
 def observe(instruments: Sequence[Instrument], size: tuple[int, int]) -> Observed:
@@ -92,7 +95,8 @@ def observe(instruments: Sequence[Instrument], size: tuple[int, int]) -> Observe
     """
     indices = _largest(instruments)
     chosen = [instruments[n] for n in indices]
-    return Observed(indices, _features(chosen, size) if chosen else None)
+    samples = sample_tools([instrument.parts for instrument in chosen], size)
+    return Observed(indices, _features(chosen, size) if chosen else None, samples)
 
 
 def _largest(instruments: Sequence[Instrument]) -> NDArray[np.intp]:

@@ -4,14 +4,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from surgseg_ros.core.detections import Instrument
+from surgseg_ros.core.known_tools import KnownTools
 from surgseg_ros.core.runs import cell_side_px
+from surgseg_ros.core.segmentation import Field
+from surgseg_ros.core.tool_memory import ToolMemory
 from surgseg_ros.core.track_observations import (
     MAX_TRACKED,
     Features,
@@ -174,6 +177,7 @@ class Tracker:
     def __init__(self, lost_ms: float = DEFAULT_TRACK_LOST_MS) -> None:
         self._lost_ns = round(lost_ms * 1e6)
         self._last_number = 0
+        self._tools = ToolMemory(self._lost_ns, INTERVAL_NS)
         self.end_tracks()
 
     def end_tracks(self) -> None:
@@ -182,6 +186,7 @@ class Tracker:
         self._size = (0, 0)
         self._stamp_ns: int | None = None
         self._now_ns = self._last_ns = 0
+        self._tools.forget()
 
     def update(
         self,
@@ -189,6 +194,7 @@ class Tracker:
         size: tuple[int, int],
         stamp_ns: int | None,
         observed: Observed | None = None,
+        again: Callable[[KnownTools], Sequence[Instrument]] | None = None,
     ) -> tuple[Instrument, ...]:
         """
         Track the instruments of the next image.
@@ -199,22 +205,24 @@ class Tracker:
         :param stamp_ns: stamp of the image; None if there is none.
         :param observed: what `observe` returns for them, if it is known and `may_be_pieces` is
             False; then the instruments need neither runs nor parts.
-        :return: the instruments with `track_id`; it is 0 without a decision, and for all but the
-            MAX_TRACKED largest instruments. Pieces of an instrument that was whole in the last
-            image are one, see `rejoin_pieces`.
+        :param again: finds the instruments of the image again, and continues the robotic tools of
+            the last image; None: the tools of each image are those that it shows alone.
+        :return: those of `again` or, else, of `rejoin_pieces`, with `track_id`; it is 0 without a
+            decision, and for all but the MAX_TRACKED largest instruments.
         """
         dt_ns = self._elapsed_ns(stamp_ns)
         if size != self._size or not 0 < dt_ns <= LONGEST_GAP_NS:
             self.end_tracks()
+            dt_ns = INTERVAL_NS
         self._size, self._stamp_ns = size, stamp_ns
         self._last_ns, self._now_ns = self._now_ns, self._now_ns + dt_ns
         self._predict(dt_ns / 1e9)
-        if observed is None:
-            instruments = self._rejoined(instruments)
-        indices, seen = observed or observe(instruments, size)
+        instruments, (indices, seen, samples) = self._observed(instruments, observed, again)
         numbers = np.zeros(len(instruments), np.intp)
         if seen is not None:
             numbers[indices] = self._match(seen)
+        tracked = [instruments[index].parts for index in indices]
+        self._tools.note(samples, tracked, numbers[indices].tolist(), dt_ns)
         return tuple(
             dataclasses.replace(instrument, track_id=number) if number else instrument
             for instrument, number in zip(instruments, numbers.tolist())
@@ -236,6 +244,27 @@ class Tracker:
         masks = (known.masks > 0) | (moved > 0)
         previous = PreviousInstruments(known.labels, np.exp(known.areas), masks)
         return rejoin_pieces(instruments, previous, self._size)
+
+    def _observed(
+        self,
+        instruments: Sequence[Instrument],
+        observed: Observed | None,
+        again: Callable[[KnownTools], Sequence[Instrument]] | None,
+    ) -> tuple[Sequence[Instrument], Observed]:
+        """Join pieces, and find instruments again if tools of the last image are broken up."""
+        if observed is None:
+            instruments = self._rejoined(instruments)
+            observed = observe(instruments, self._size)
+        tracks = self._tracks
+        if again is None or tracks is None:
+            return instruments, observed
+        moved = (tracks.motion.positions - tracks.features.centroids) * self._size[0]
+        step, dt_ns = Field(self._size).step, self._now_ns - self._last_ns
+        known = self._tools.find_broken(observed.samples, step, tracks.numbers, moved, dt_ns)
+        if known is not None:
+            instruments = self._rejoined(again(known))
+            observed = observe(instruments, self._size)
+        return instruments, observed
 
     def _match(self, seen: Features) -> NDArray[np.intp]:
         """Match instruments with tracks, start tracks for the others, and return all ids."""
