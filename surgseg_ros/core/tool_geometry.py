@@ -44,6 +44,12 @@ _COVERED_PIVOT: Final = 0.25
 _FAR: Final = 0.5
 """Two jaws are distinguished by their samples beyond this share of their length."""
 
+_STRAY: Final = 0.25
+"""
+A piece of a clasper with less than this share of the samples of the largest one is no jaw if it
+lies on the other side of the wrist: a network takes screws and cables of the wrist for claspers.
+"""
+
 _MIN_SHARE: Final = 0.15
 
 _TIP_SHARE: Final = 0.95
@@ -66,12 +72,13 @@ def tool_geometry(tool: ToolParts, field: Field) -> Geometry:
         found += shaft_points(strip, field)
         heading, joint = strip.direction, strip.end
     wrist = _all(tool.wrists)
-    clasper = _all(tool.claspers)
+    claspers = _jaws(tool)
+    clasper = _all(claspers)
     if strip is not None and len(wrist):
         joint = _wrist_joint(strip, wrist)
         point = _point(KeypointKind.WRIST_JOINT, joint, strip.direction, width, field)
         found.append(point)
-    roots = _contact(tool.claspers, tool.wrists or tool.shafts, step)
+    roots = _contact(claspers, tool.wrists or tool.shafts, step)
     pivot = _pivot(joint, wrist, clasper, roots)
     if pivot is not None and len(roots) and not len(wrist):
         pivot = _root(roots, clasper, width)
@@ -88,6 +95,20 @@ def tool_geometry(tool: ToolParts, field: Field) -> Geometry:
         if not any(point.is_hidden or point.is_beyond for point in points):
             opening = _opening_deg(tips, pivot)
     return Geometry(tuple(sorted(found)), opening, width if strip is not None else None)
+
+
+def _jaws(tool: ToolParts) -> list[Part]:
+    """Return the pieces of the jaws, without small ones on the other side of the wrist."""
+    if len(tool.claspers) < 2 or not tool.wrists:
+        return tool.claspers
+    largest = max(tool.claspers, key=lambda part: len(part.points))
+    middle = _all(tool.wrists).mean(axis=0)
+    towards, minimum = largest.middle - middle, _STRAY * len(largest.points)
+    return [
+        part
+        for part in tool.claspers
+        if len(part.points) >= minimum or float((part.middle - middle) @ towards) > 0
+    ]
 
 
 def _point(

@@ -100,6 +100,19 @@ def test_the_pivot_is_between_wide_jaws_of_which_one_reaches_farther_back():
     assert geometry.opening_deg > 20
 
 
+def test_a_small_clasper_behind_the_wrist_is_no_jaw():
+    plain = tool(empty(), (-20, 130), (300, 130))
+    mask = plain.copy()
+    wrist = np.argwhere(plain == WRIST)
+    row, column = wrist[:, 0].min(), wrist[:, 1].min()
+    mask[row - 6 : row + 6, column : column + 16] = CLASPER
+    (instrument,) = find(mask)
+    assert len(instrument.parts.claspers) == 2
+    found, expected = (points_of(x)[0] for x in (mask, plain))
+    for kind in (KINDS.TIP, KINDS.JAW_PIVOT):
+        assert found[kind].xy_px == pytest.approx(expected[kind].xy_px, abs=6)
+
+
 def test_tips_of_wide_jaws_are_where_their_edges_meet():
     mask = bar(empty(), (-20, 130), (200, 130), 60, SHAFT)
     expected = {}
