@@ -210,6 +210,9 @@ class Signals:
         self._is_raised = False
         # Of the processes that share a training, only one reports.
         self._is_reported = os.environ.get('LOCAL_RANK', '0') != '0'
+        self._is_printed = threading.Event()
+        if self._is_reported:
+            self._is_printed.set()
         self._at_once = True  # there is nothing to clean up yet
 
     def listen(self) -> None:
@@ -252,6 +255,7 @@ class Signals:
         if not self._is_reported:
             self._is_reported = True
             print_line(self._command.name, self._command.interrupted(self.number))
+            self._is_printed.set()
         return 128 + self.number
 
     def end(self, status: int) -> NoReturn:
@@ -294,7 +298,9 @@ class Signals:
             self.report()
             with contextlib.suppress(OSError, ValueError):
                 sys.stdout.flush()
-        elif not self._is_reported:  # without locks, one of which the main thread may hold
+        elif self._is_reported:  # perhaps the main thread is just printing
+            self._is_printed.wait(_GRACE_S / 2)
+        if not self._is_printed.is_set():  # without locks, one of which the main thread may hold
             line = f'{self._command.name}: {self._command.interrupted(self.number)}\n'
             start = '\n' if _bars() else ''
             with contextlib.suppress(OSError):

@@ -5,8 +5,10 @@ import errno
 import gc
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -17,6 +19,7 @@ import pytest
 import torch
 
 from surgseg_ros import __main__ as commands
+from surgseg_ros.cli import command
 from surgseg_ros.core.model_folder import ModelError, ModelSpec
 
 
@@ -137,6 +140,39 @@ def test_an_interruption_reports_what_is_kept(
     assert capsys.readouterr().err == 'long: interrupted; go on by --resume\n'
 
 
+@pytest.mark.parametrize('again', ['another thread', 'another signal'])
+def test_the_line_of_an_interruption_is_printed_before_the_process_ends(
+    again: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The time for cleaning up is over, or another signal arrives, while the line is printed."""
+    ended, found = threading.Event(), list[str]()
+
+    def end(status: int) -> None:
+        found.append(f'{capfd.readouterr().err}exit {status}')
+        ended.set()
+
+    def print_line(name: str, text: str) -> None:
+        if again == 'another thread':
+            thread.start()
+            ended.wait(0.5)
+        else:
+            signals._end_now()
+        print(f'{name}: {text}', file=sys.stderr, flush=True)
+
+    monkeypatch.setattr(command, '_GRACE_S', 120.0)
+    monkeypatch.setattr(command, 'print_line', print_line)
+    monkeypatch.setattr(command, 'kill_children', lambda: None)
+    monkeypatch.setattr(command, 'remove_unfinished', lambda: None)
+    monkeypatch.setattr(command.os, '_exit', end)
+    signals = command.Signals(command.Command('long', ''))
+    signals.number = signal.SIGINT
+    thread = threading.Thread(target=signals._end_now)
+    signals.report()
+    if thread.ident:
+        thread.join()
+    assert found == ['long: interrupted\nexit 130']
+
+
 def test_an_error_of_a_device_is_one_line(
     run: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -160,6 +196,7 @@ def test_no_garbage_is_collected_while_a_verb_is_imported(
 FREEZES = """
 import atexit, gc, sys
 from surgseg_ros import __main__ as commands
+from surgseg_ros.cli import command
 atexit.register(lambda: print(gc.get_freeze_count() > 1000, flush=True))  # the last to be called
 sys.argv = ['-', *sys.argv[1:]]
 commands.script()
