@@ -82,6 +82,13 @@ def test_rods_are_located_and_classes_are_not_mixed():
     assert locate_instruments(CALIBRATION, view(mask), view(other)) == []
 
 
+def test_rods_may_be_off_by_as_many_rows_as_their_tips_are_uncertain():
+    mask = bar(empty(), (20, 269), (140, 150), 16, SUCTION)
+    for rows, count in ((6, 1), (20, 0)):
+        lower = np.roll(shifted(mask, 12), rows, axis=0)
+        assert len(locate_instruments(CALIBRATION, view(mask), view(lower))) == count
+
+
 @pytest.mark.parametrize('confidence', [255, 204, 140])
 def test_rejects_swapped_cameras_even_if_tips_are_uncertain(confidence):
     masks = shifted(two_tools(), 15), two_tools()
