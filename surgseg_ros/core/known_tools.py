@@ -29,6 +29,9 @@ _CODES: Final = 3
 _MAX_TOOLS: Final = 6
 """Where more tools of the last image meet, none are continued: it would take too long."""
 
+_MAX_SAMPLED: Final = 84
+"""Number of tools that fit into the samples, which have eight bits."""
+
 _VISIBLE: Final = 0.5
 """Least share of a tool's predicted samples that are samples of tools; else it may be gone."""
 
@@ -212,6 +215,8 @@ def continue_tools(
     :param field: the visible part of the image.
     :return: the tools; those that are continued are marked, and their tips are uncertain.
     """
+    if len(tools) > _MAX_SAMPLED:
+        return tools
     predicted, samples = _predict(known, field.step), sample_tools(tools, field.size)
     owners = (samples.astype(np.intp) + _CODES - 1) // _CODES - 1
     replaced, continued = set[int](), list[ToolParts]()

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -18,6 +19,9 @@ MERGED_TIMES: Final = 3
 Tools that an image alone merges stay apart for this many times as long as images alone have shown
 them before, and for at most this many times the time for which a lost track is kept.
 """
+
+MAX_TOOLS: Final = 12
+"""Of more tools, as in a mask of noise, none is continued: the image would cost twice the time."""
 
 
 class _Tool(NamedTuple):
@@ -53,6 +57,15 @@ class ToolMemory:
         self._samples = np.zeros((0, 0), np.uint8)
         self._tools: dict[int, _Tool] = {}
 
+    @contextmanager
+    def forgotten_after_errors(self) -> Iterator[None]:
+        """Forget all tools if the block raises, so that the next image does not fail as well."""
+        try:
+            yield
+        except Exception:
+            self.forget()
+            raise
+
     def find_broken(
         self,
         samples: NDArray[np.uint8],
@@ -81,7 +94,7 @@ class ToolMemory:
                 numbers.append(number)
                 chosen.append(rows[tool.track])
                 trusted.append(held_ns <= limit_ns)
-        if not numbers:
+        if not 0 < len(numbers) <= MAX_TOOLS:
             return None
         known = KnownTools(self._samples, np.array(numbers), shifts_px[chosen], np.array(trusted))
         return known if find_breaks(known, samples, step) else None

@@ -262,8 +262,8 @@ class Tracker:
         step, dt_ns = Field(self._size).step, self._now_ns - self._last_ns
         known = self._tools.find_broken(observed.samples, step, tracks.numbers, moved, dt_ns)
         if known is not None:
-            instruments = self._rejoined(again(known))
-            observed = observe(instruments, self._size)
+            with self._tools.forgotten_after_errors():
+                observed = observe(instruments := self._rejoined(again(known)), self._size)
         return instruments, observed
 
     def _match(self, seen: Features) -> NDArray[np.intp]:

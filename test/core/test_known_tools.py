@@ -165,6 +165,27 @@ def test_mirrored_images_have_mirrored_tools(axis):
         assert areas[0] == areas[1]
 
 
+def test_an_error_while_tools_are_continued_is_not_repeated(monkeypatch):
+    def fail(*_):
+        raise ValueError('no room')
+
+    camera = Camera()
+    approach(camera)
+    with monkeypatch.context() as patch:
+        patch.setattr('surgseg_ros.core.robotic_tools.continue_tools', fail)
+        with pytest.raises(AssertionError):  # the result has a warning, and no instruments
+            camera.tools(beside(79))
+        assert len(camera.tools(beside(80))) == 1
+
+
+def test_many_tools_are_not_continued(monkeypatch):
+    camera = Camera()
+    approach(camera)
+    assert len(camera.tools(beside(78))) == 2
+    monkeypatch.setattr('surgseg_ros.core.tool_memory.MAX_TOOLS', 1)
+    assert len(camera.tools(beside(79))) == 1
+
+
 def test_a_single_image_is_independent_of_others():
     camera = Camera()
     approach(camera)
