@@ -39,7 +39,7 @@ SHARES = {
 
 
 @pytest.mark.parametrize('confidence', [252, 230, 153])
-def test_deviations_on_masks_of_a_network_are_as_large_as_its_errors(confidence):
+def test_deviations_on_masks_of_a_network_follow_the_pixels_expected_to_be_wrong(confidence):
     mask = tool(empty(), (-20, 130), (300, 130))
     sigmas, found = deviations(mask, confidence)
     exact, _ = deviations(mask, 255)
