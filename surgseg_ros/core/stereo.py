@@ -25,19 +25,19 @@ from surgseg_ros.core.labels import ROBOTIC_TOOL
 from surgseg_ros.core.segmentation import Field, Points, Roi
 from surgseg_ros.core.stereo_calibration import StereoCalibration, StereoError
 from surgseg_ros.core.stereo_outlines import Disparity, Outline, find_outline, fit_disparity
+from surgseg_ros.core.tool_geometry import exact_sigma_px
 
 DEPTHS_M: Final = (0.01, 0.5)
 """Working distances of an endoscope; matches at other depths are rejected."""
 
 _GATE: Final = 3.0
-_TIP: Final = 0.008
 _TIP_GROWTH: Final = 5.3
 _MAX_GROWTH: Final = 3.0
 """
-Standard deviation of a robotic tool's tip when both images are compared, in shaft widths, beside
-that of the grid; the powers of ten by which it grows as the score falls from 1 to 0; and the limit
-of that. It is smaller than the keypoint's own, since a model makes most of its errors in both
-images. With a limit, tips that only seem to agree because they are uncertain are not matched.
+Powers of ten by which the standard deviation of a tip on exact masks grows as the score falls from
+1 to 0 when both images are compared; and the limit of that. It is smaller than the keypoint's own,
+since a model makes most of its errors in both images. With a limit, tips that only seem to agree
+because they are uncertain are not matched.
 """
 
 _ANGLE_RAD: Final = 0.1
@@ -184,7 +184,7 @@ def _observe(
         _EDGE_SIGMA * end.sigma_px / length_px, _SHORT_RAD * (width / length_px) ** 4
     )
     growth = _growth(seen[1], angle, width, seen[3:])
-    exact = math.hypot(step_px / 6, _TIP * width)
+    exact = exact_sigma_px(kinds.TIP, width, step_px)
     if instrument.label != ROBOTIC_TOOL:  # the tip of a rod is where its edges end
         exact = end.sigma_px + step_px / 2
     match_sigma = exact * min(10 ** (_TIP_GROWTH * (1 - instrument.score)), _MAX_GROWTH)

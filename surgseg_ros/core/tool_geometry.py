@@ -97,6 +97,18 @@ def tool_geometry(tool: ToolParts, field: Field) -> Geometry:
     return Geometry(tuple(sorted(found)), opening, width if strip is not None else None)
 
 
+def exact_sigma_px(kind: KeypointKind, width_px: float, step_px: float) -> float:
+    """
+    Return the standard deviation of a keypoint of a robotic tool on exact masks.
+
+    :param kind: a kind between wrist joint and tips.
+    :param width_px: width of the tool's shaft.
+    :param step_px: distance between neighbouring samples.
+    :return: the deviation of x and of y, in pixels.
+    """
+    return math.hypot(step_px / 6, _SIGMA[kind] * width_px)
+
+
 def _jaws(tool: ToolParts) -> list[Part]:
     """Return the pieces of the jaws, without small ones on the other side of the wrist."""
     if len(tool.claspers) < 2 or not tool.wrists:
@@ -115,8 +127,7 @@ def _point(
     kind: KeypointKind, position: Points, direction: Points, width_px: float, field: Field
 ) -> Keypoint:
     """Create a keypoint whose standard deviation is proportional to the width of the tool."""
-    sigma = math.hypot(field.step / 6, _SIGMA[kind] * width_px)
-    return make_point(kind, position, direction, sigma, field)
+    return make_point(kind, position, direction, exact_sigma_px(kind, width_px, field.step), field)
 
 
 def _all(parts: Iterable[Part]) -> Points:
