@@ -7,10 +7,12 @@ from drawn_masks import SIZE, bar, empty, tool, tools_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from surgseg_ros.core.known_tools import KnownTools, continue_tools
 from surgseg_ros.core.labels import CLASPER, NO_DECISION, ROBOTIC_TOOL, SHAFT, WRIST
+from surgseg_ros.core.parts import ToolParts
 from surgseg_ros.core.pipeline import CameraPipeline, PipelineSettings
 from surgseg_ros.core.results import Decision, complete
-from surgseg_ros.core.segmentation import Segmentation
+from surgseg_ros.core.segmentation import Field, Segmentation
 
 MS = 10**6
 STEP_MS = 40
@@ -184,6 +186,15 @@ def test_many_tools_are_not_continued(monkeypatch):
     assert len(camera.tools(beside(78))) == 2
     monkeypatch.setattr('surgseg_ros.core.tool_memory.MAX_TOOLS', 1)
     assert len(camera.tools(beside(79))) == 1
+
+
+def test_more_tools_than_fit_into_the_samples_are_not_continued():
+    known = KnownTools(
+        np.ones((68, 120), np.uint8), np.array([0]), np.zeros((1, 2)), np.ones(1, bool)
+    )
+    tools = [ToolParts([], [], []) for _ in range(200)]
+    tools[199] = tools_of(tool(empty(), (-20, 130), (300, 130)))[0].parts
+    assert continue_tools(tools, tools[199].parts, known, Field(SIZE)) == tools
 
 
 def test_a_single_image_is_independent_of_others():
