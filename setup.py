@@ -92,7 +92,7 @@ EXTRAS = {
         'numpy<2.5',  # whose stubs mypy misreads
         'pytest>=7.4',
         'pytest-timeout>=2.2',
-        'pytest-xdist>=3.5',
+        'pytest-xdist>=3.7',
         'ruff>=0.17,<0.18',
         'setuptools>=64,<80',  # colcon calls setup.py, which later versions do not allow
         'types-PyYAML>=6.0',

@@ -52,6 +52,8 @@ END_S = 30.0
 WATCHDOG = pytest.StashKey[object]()
 LEFT_BY_WORKERS = pytest.StashKey[list[str]]()
 LEFT_RUNNING = 'left_running'
+TESTS = Path(__file__).parent
+SLOW = {'training', 'tools', 'node', 'bag_evaluation', 'exporting', 'test_interrupts.py'}
 
 # The time of an example depends on the load of the machine.
 settings.register_profile('busy', deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -60,6 +62,15 @@ settings.load_profile('busy')
 
 def pytest_sessionstart(session: pytest.Session) -> None:
     session.stash[WATCHDOG] = start_watchdog(MARK)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with slow files, or one process would still run them when the others are done."""
+    items.sort(key=lambda item: not is_slow(item.path))
+
+
+def is_slow(path: Path) -> bool:
+    return path.is_relative_to(TESTS) and path.relative_to(TESTS).parts[0] in SLOW
 
 
 def pytest_collection_finish() -> None:

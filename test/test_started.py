@@ -173,6 +173,16 @@ def test_room_is_for_at_least_one_process_and_at_most_one_per_core() -> None:
     assert 1 <= room_for(0.001) <= len(os.sched_getaffinity(0))
 
 
+def test_slow_files_and_folders_exist_and_are_recognized(pytestconfig: pytest.Config) -> None:
+    tests = Path(__file__).parent
+    conftest = pytestconfig.pluginmanager.get_plugin(str(tests / 'conftest.py'))
+    assert [name for name in conftest.SLOW if not (tests / name).exists()] == []
+    for name in ('tools/demo/test_demo.py', 'test_interrupts.py'):
+        assert conftest.is_slow(tests / name)
+    for name in ('test_started.py', 'core/training/test_started.py', '../tools/test_started.py'):
+        assert not conftest.is_slow((tests / name).resolve())
+
+
 def test_workers_have_their_own_domains_and_remaining_processes_are_reported(
     tmp_path: Path,
 ) -> None:
