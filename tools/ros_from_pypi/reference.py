@@ -35,6 +35,7 @@ TESTS = (
 
 LEFT_OUT = {
     'test/core/test_cache.py': 'core/cache.py',
+    'test/core/test_conversion.py': 'core/runtimes/conversion.py',
     'test/core/test_early_convolution.py': 'core/runtimes/pytorch.py',
     'test/core/test_errors.py': 'core/errors.py',
     'test/core/test_instructions.py': 'core/runtimes/base.py',
