@@ -84,7 +84,8 @@ def report(source: Source, recorded: Sequence[Recorded], folder: Path) -> Outcom
         overlay = image if mask is None else draw_overlay(image, mask, instruments)
         if video is None:
             video = _video(folder / 'overlay.mp4', source.rate_hz, image)
-        video.write(cv2.cvtColor(overlay, cv2.COLOR_RGB2BGR))
+        frame = _titled(image, 'no mask') if mask is None else overlay
+        video.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
         if truth is not None:
             counts.append(count_frame(truth, mask, edges=False))
         if index in shown:
@@ -207,12 +208,18 @@ def _write_image(
     size = round(image.shape[1] * scale), PANEL_HEIGHT_PX
     drawn = []
     for title, whole in panels:
-        panel = cv2.resize(whole, size, interpolation=cv2.INTER_AREA)
-        for colour, thickness in (((0, 0, 0), 4), ((255, 255, 255), 1)):
-            cv2.putText(
-                panel, title, (10, 26), cv2.FONT_HERSHEY_SIMPLEX, 0.8, colour, thickness,
-                cv2.LINE_AA,
-            )  # fmt: skip
-        drawn.append(panel)
+        drawn.append(_titled(cv2.resize(whole, size, interpolation=cv2.INTER_AREA), title))
     if not cv2.imwrite(str(path), cv2.cvtColor(np.hstack(drawn), cv2.COLOR_RGB2BGR)):
         raise RuntimeError(f'{path}: cannot be written')
+
+
+def _titled(image: RgbArray, title: str) -> RgbArray:
+    """Return a copy of an image with a title, of the same size relative to any image."""
+    titled, scale = image.copy(), image.shape[0] / PANEL_HEIGHT_PX
+    origin = round(10 * scale), round(26 * scale)
+    for colour, thickness in (((0, 0, 0), 4), ((255, 255, 255), 1)):
+        cv2.putText(
+            titled, title, origin, cv2.FONT_HERSHEY_SIMPLEX, 0.8 * scale, colour,
+            max(1, round(thickness * scale)), cv2.LINE_AA,
+        )  # fmt: skip
+    return titled

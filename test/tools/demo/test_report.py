@@ -84,3 +84,17 @@ def test_a_missing_mask_scores_0_and_unmatched_masks_are_counted(
     assert 'frames without a mask 1 (1 dropped by the node for a newer one)' in text
     assert 'playback rate 3.5 Hz' in text
     assert 'final status of the node degraded' in text
+
+
+def test_frames_of_the_video_without_a_mask_are_marked(tmp_path: Path) -> None:
+    image = np.full((180, 320, 3), 90, np.uint8)
+    frames = ((stamp(index), image, None) for index in range(2))
+    write_image_bag(tmp_path / 'bag', frames)
+    recorded = heard(0, np.zeros((180, 320), np.uint8))[:2]  # image and mask
+
+    report(Source(tmp_path / 'bag', 10.0, 2, 'a small scene'), recorded, tmp_path)
+
+    video = cv2.VideoCapture(str(tmp_path / 'overlay.mp4'))
+    (_, with_mask), (_, without) = video.read(), video.read()
+    assert with_mask.max() < 150
+    assert without.max() > 200
