@@ -233,14 +233,12 @@ class ChunkIndex(NamedTuple):
     :param counts: number of messages by channel id; empty if the chunk has no
         message index.
     :param compression: compression of its messages.
-    :param size: bytes of its content when decompressed.
     """
 
     start_time_ns: int
     start: int
     counts: Mapping[int, int]
     compression: str
-    size: int
 
 
 class Statistics(NamedTuple):
@@ -359,8 +357,7 @@ def read_chunk_index(content: memoryview) -> ChunkIndex:
     ends = [at for at, _ in offsets[1:]] + [end]
     # Each message index has a header of 9 bytes, an id, a length, and 16 bytes per message.
     counts = {key: max(0, end - at - 15) // 16 for (at, key), end in zip(offsets, ends)}
-    compression, _, size = fields.text(), fields.number(8), fields.number(8)
-    return ChunkIndex(start_time_ns, start, counts, compression, size)
+    return ChunkIndex(start_time_ns, start, counts, fields.text())
 
 
 def read_statistics(content: memoryview) -> Statistics:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads records of MCAP files one by one, and decompresses chunks."""
 
+import os
 import struct
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -59,7 +60,15 @@ MESSAGE_HEAD: Final = struct.Struct('<HIQQ')
 CHUNK_HEAD: Final = struct.Struct('<QQQI')
 """Start time, end time, uncompressed size, checksum; the name of the compression follows."""
 
+_PLAIN_HEAD: Final = struct.Struct('<QQQIIQ')
+"""The same of an uncompressed chunk, with the length of the name, 0, and that of its records."""
+
+_NO_RECORD: Final = 'a chunk contains data that are not a record'
+
 _BLOCK_BYTES: Final = 2**20
+
+_WHOLE_BYTES: Final = 2**20
+"""Size up to which an uncompressed chunk is read as a whole: small messages are faster so."""
 
 _HEAD: Final = struct.Struct('<BQ')  # opcode, length
 
@@ -76,14 +85,13 @@ def record_spans(file: BinaryIO, start: int, end: int) -> Iterator[RecordSpan]:
     """
     Iterate over a file's records, each an opcode, 8 bytes of length and that many bytes.
 
-    :param file: it may be read at other positions meanwhile.
+    :param file: its position does not change.
     :param start: position of the first record.
     :param end: end of the file, or of the section.
     :return: the records up to the first incomplete one.
     """
     while start + _HEAD.size <= end:
-        file.seek(start)
-        opcode, length = _HEAD.unpack(file.read(_HEAD.size))
+        opcode, length = _HEAD.unpack(os.pread(file.fileno(), _HEAD.size, start))
         following = start + _HEAD.size + length
         if opcode == 0 or following > end:  # 0 is not an opcode, but crashes leave zeros
             return
@@ -104,7 +112,7 @@ def records_within(data: bytes | memoryview) -> Iterator[tuple[int, memoryview]]
         following = at + _HEAD.size + length
         if opcode == 0 or following > len(view):
             return
-        if opcode == CHUNK or (opcode == MESSAGE and length < MESSAGE_HEAD.size):
+        if _cannot_be_in_chunk(opcode, length):
             return
         yield opcode, view[at + _HEAD.size : following]
         at = following
@@ -112,55 +120,103 @@ def records_within(data: bytes | memoryview) -> Iterator[tuple[int, memoryview]]
 
 def content_at(file: BinaryIO, span: RecordSpan) -> bytes:
     """
-    Read the content of a record.
+    Read the content of a record, in any thread.
 
     :param file: the file.
     :param span: the position.
-    :return: the content.
+    :return: the content; less of it if the file has become shorter.
     """
-    file.seek(span.start)
-    return file.read(span.end - span.start)
+    parts, at = [], span.start
+    while at < span.end and (part := os.pread(file.fileno(), span.end - at, at)):  # 2 GiB at most
+        parts.append(part)
+        at += len(part)
+    return b''.join(parts)
 
 
 def checksum_of(file: BinaryIO, start: int, end: int) -> int:
     """
-    Compute the checksum of a part of a file.
+    Compute the checksum of a part of a file, in any thread.
 
     :param file: the file.
     :param start: the first byte.
     :param end: the byte after the last one; the file may end before.
     :return: the CRC-32.
     """
-    file.seek(start)
-    checksum, left = 0, end - start
-    while left and (block := file.read(min(left, _BLOCK_BYTES))):
-        checksum = crc32(block, checksum)
-        left -= len(block)
+    checksum, block = 0, memoryview(bytearray(min(end - start, _BLOCK_BYTES)))
+    while start < end and (size := os.preadv(file.fileno(), [block[: end - start]], start)):
+        checksum = crc32(block[:size], checksum)
+        start += size
     return checksum
 
 
-def records_at(file: BinaryIO, span: RecordSpan) -> list[tuple[int, memoryview]]:
+def records_at(file: BinaryIO, span: RecordSpan) -> Iterator[tuple[int, memoryview]]:
     """
     Read the records at a position in a file: those of a chunk, or one schema, channel or message.
 
     :param file: the file.
     :param span: the position.
     :return: opcode and content of each; none for records of other kinds.
-    :raises DamagedError: if they are partly damaged.
+    :raises DamagedError: before the first of them, if they are partly damaged.
     """
-    if span.opcode not in (SCHEMA, CHANNEL, MESSAGE, CHUNK):
-        return []
-    content = content_at(file, span)
     if span.opcode == CHUNK:
-        return records_of_chunk(content)
-    if span.opcode == MESSAGE and len(content) < MESSAGE_HEAD.size:
-        raise DamagedError('a message is too short')
-    return [(span.opcode, memoryview(content))]
+        if records := _plain_records(file, span):
+            for record in _spans_within(file, records):
+                yield record.opcode, memoryview(content_at(file, record))
+        else:
+            yield from records_of_chunk(content_at(file, span))
+    elif span.opcode in (SCHEMA, CHANNEL, MESSAGE):
+        content = content_at(file, span)
+        if span.opcode == MESSAGE and len(content) < MESSAGE_HEAD.size:
+            raise DamagedError('a message is too short')
+        yield span.opcode, memoryview(content)
+
+
+def _plain_records(file: BinaryIO, span: RecordSpan) -> RecordSpan | None:
+    """
+    Check a large uncompressed chunk without reading it into memory.
+
+    :return: the part of the chunk that has its records; None for other chunks.
+    """
+    head = _plain_head(file, span)
+    if head is None or span.end - span.start <= _WHOLE_BYTES:
+        return None
+    _, _, size, checksum, _, length = head
+    start = span.start + _PLAIN_HEAD.size
+    records = RecordSpan(CHUNK, start, min(start + length, span.end))
+    if records.end - start != size:
+        raise DamagedError(f'a chunk has {records.end - start} bytes instead of {size}')
+    if checksum and checksum_of(file, start, records.end) != checksum:
+        raise DamagedError('a chunk does not match its checksum')
+    end = start
+    for record in _spans_within(file, records):
+        end = record.end
+    if end != records.end:
+        raise DamagedError(_NO_RECORD)
+    return records
+
+
+def _plain_head(file: BinaryIO, span: RecordSpan) -> tuple[int, ...] | None:
+    """Read the fields before the records of an uncompressed chunk; None if it is compressed."""
+    head = content_at(file, span._replace(end=min(span.end, span.start + _PLAIN_HEAD.size)))
+    fields = _PLAIN_HEAD.unpack(head) if len(head) == _PLAIN_HEAD.size else ()
+    return fields if fields and not fields[4] else None
+
+
+def _spans_within(file: BinaryIO, records: RecordSpan) -> Iterator[RecordSpan]:
+    """Iterate over the records of an uncompressed chunk, as `records_within` does."""
+    for record in record_spans(file, records.start, records.end):
+        if _cannot_be_in_chunk(record.opcode, record.end - record.start):
+            return
+        yield record
+
+
+def _cannot_be_in_chunk(opcode: int, length: int) -> bool:
+    return opcode == CHUNK or (opcode == MESSAGE and length < MESSAGE_HEAD.size)
 
 
 def messages_at(
     file: BinaryIO, span: RecordSpan, wanted: Mapping[int, Connection]
-) -> list[Received]:
+) -> Iterator[Received]:
     """
     Read the messages at a position in an MCAP file.
 
@@ -168,14 +224,63 @@ def messages_at(
     :param span: position of a chunk, or of one message; at others there are none.
     :param wanted: connections by the ids of their channels.
     :return: the messages in file order.
-    :raises DamagedError: if they are partly damaged.
+    :raises DamagedError: before the first of them, if they are partly damaged.
     """
     return messages_among(records_at(file, span), wanted)
 
 
+Found = tuple[Connection, int, bytes | RecordSpan]
+"""Connection, time of receipt in nanoseconds, and CDR, or its position in the file."""
+
+
+def find_messages(
+    file: BinaryIO, span: RecordSpan, wanted: Mapping[int, Connection]
+) -> list[Found]:
+    """
+    Find the messages of a chunk, in any thread; those of a large uncompressed one are not read.
+
+    :param file: the file.
+    :param span: the position of the chunk.
+    :param wanted: connections by the ids of their channels.
+    :return: the messages in file order.
+    :raises DamagedError: if the chunk is partly damaged.
+    """
+    if not (records := _plain_records(file, span)):
+        return list(messages_among(records_of_chunk(content_at(file, span)), wanted))
+    found: list[Found] = []
+    for record in _spans_within(file, records):
+        if record.opcode == MESSAGE:
+            start = record.start + MESSAGE_HEAD.size
+            head = content_at(file, record._replace(end=start))
+            channel, _, time_ns, _ = MESSAGE_HEAD.unpack(head)
+            if channel in wanted:
+                found.append((wanted[channel], time_ns, record._replace(start=start)))
+    return found
+
+
+def chunk_at(file: BinaryIO, start: int, end: int) -> tuple[RecordSpan, int]:
+    """
+    Find the chunk that begins at a position, in any thread.
+
+    :param file: the file.
+    :param start: the position.
+    :param end: end of the data section.
+    :return: the position of the chunk, and how many bytes `find_messages` reads at once; the
+        summary may state another size.
+    :raises DamagedError: if there is no complete chunk.
+    """
+    span = next(record_spans(file, start, end), None)
+    if span is None or span.opcode != CHUNK or span.end - span.start < CHUNK_HEAD.size:
+        raise DamagedError(f'there is no complete chunk at byte {start}')
+    if _plain_head(file, span):
+        return span, 0
+    head = content_at(file, span._replace(end=span.start + CHUNK_HEAD.size))
+    return span, max(CHUNK_HEAD.unpack(head)[2], span.end - span.start)
+
+
 def messages_among(
     records: Iterable[tuple[int, memoryview]], wanted: Mapping[int, Connection]
-) -> list[Received]:
+) -> Iterator[Received]:
     """
     Select messages among records of MCAP.
 
@@ -183,13 +288,11 @@ def messages_among(
     :param wanted: connections by the ids of their channels.
     :return: the messages in file order.
     """
-    found: list[Received] = []
     for opcode, content in records:
         if opcode == MESSAGE:
             channel, _, time_ns, _ = MESSAGE_HEAD.unpack_from(content)
             if channel in wanted:
-                found.append((wanted[channel], time_ns, bytes(content[MESSAGE_HEAD.size :])))
-    return found
+                yield wanted[channel], time_ns, bytes(content[MESSAGE_HEAD.size :])
 
 
 def packed_part(content: bytes | memoryview) -> tuple[str, memoryview]:
@@ -253,5 +356,5 @@ def records_of_chunk(content: bytes) -> list[tuple[int, memoryview]]:
         raise DamagedError(str(error)) from error
     found = list(records_within(data))
     if sum(_HEAD.size + len(record) for _, record in found) != len(data):
-        raise DamagedError('a chunk contains data that are not a record')
+        raise DamagedError(_NO_RECORD)
     return found

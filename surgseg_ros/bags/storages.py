@@ -2,9 +2,9 @@
 """Reads the complete files of bags: MCAP with any of its optional parts, SQLite of any version."""
 
 import heapq
+import math
 import sqlite3
 import struct
-import threading
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing
@@ -36,14 +36,15 @@ from surgseg_ros.bags.records import (
     MESSAGE,
     STATISTICS,
     UNPACKERS,
+    Found,
     RecordSpan,
     checksum_of,
+    chunk_at,
     content_at,
-    messages_among,
+    find_messages,
     messages_at,
     record_spans,
     records_at,
-    records_of_chunk,
 )
 from surgseg_ros.core.processes import in_order
 
@@ -73,7 +74,6 @@ class McapFile:
         self.path = path
         self.connections: list[Connection] = []
         self._stream: BinaryIO | None = None
-        self._reading = threading.Lock()
         self._data_start = self._data_end = len(MCAP_MAGIC)
         self._chunks: list[ChunkIndex] = []
         self._is_indexed = False
@@ -206,32 +206,39 @@ class McapFile:
         """Iterate over the messages by time; their chunks, which may overlap, by start time."""
         chunks = [x for x in self._chunks if not x.counts.keys().isdisjoint(wanted)]
         chunks.sort(key=lambda chunk: chunk.start_time_ns)
-        threads = _THREADS if all(x.size <= _MAX_PREFETCHED_BYTES for x in chunks) else 0
-        calls = (partial(self._messages_of, chunk, wanted) for chunk in chunks[1:])
-        waiting: list[tuple[int, int, int, int, Received]] = []
-        with closing(in_order(calls, threads)) as contents:
+        limit = _MAX_PREFETCHED_BYTES
+        calls = (partial(self._messages_of, chunk, wanted, limit) for chunk in chunks[1:])
+        waiting: list[tuple[int, int, int, int, Found]] = []
+        with closing(in_order(calls, _THREADS)) as contents:
             for order, chunk in enumerate(chunks):
                 while waiting and waiting[0][0] < chunk.start_time_ns:
-                    yield heapq.heappop(waiting)[-1]
-                found = next(contents) if order else self._messages_of(chunk, wanted)
+                    yield self._read(heapq.heappop(waiting)[-1])
+                found = next(contents) if order else None
+                if found is None:
+                    found = self._messages_of(chunk, wanted)
                 if isinstance(found, str):
                     bad.append(found)
                     continue
-                for number, message in enumerate(found):  # messages are never compared
+                for number, message in enumerate(found or ()):  # messages are never compared
                     heapq.heappush(waiting, (message[1], chunk.start, order, number, message))
         while waiting:
-            yield heapq.heappop(waiting)[-1]
+            yield self._read(heapq.heappop(waiting)[-1])
 
     def _messages_of(
-        self, chunk: ChunkIndex, wanted: Mapping[int, Connection]
-    ) -> list[Received] | str:
-        """Read a chunk in any thread; return its messages, or how it is damaged."""
+        self, chunk: ChunkIndex, wanted: Mapping[int, Connection], limit: float = math.inf
+    ) -> list[Found] | str | None:
+        """Find a chunk's messages, or how it is damaged; None if it takes more memory."""
         try:
-            with self._reading:
-                content = content_at(self._file(), self._chunk_at(chunk.start))
-            return messages_among(records_of_chunk(content), wanted)
+            span, size = chunk_at(self._file(), chunk.start, self._data_end)
+            return None if size > limit else find_messages(self._file(), span, wanted)
         except DamagedError as error:
             return str(error)
+
+    def _read(self, message: Found) -> Received:
+        connection, time_ns, data = message
+        if isinstance(data, RecordSpan):
+            data = content_at(self._file(), data)
+        return connection, time_ns, data
 
     def _in_file_order(
         self, wanted: Mapping[int, Connection], bad: list[str]
@@ -247,13 +254,6 @@ class McapFile:
             raise ValueError(
                 f'there is no record at byte {end}' + ''.join(f'; {x}' for x in bad[:1])
             )
-
-    def _chunk_at(self, start: int) -> RecordSpan:
-        """Find the chunk that begins at this position according to the index."""
-        span = next(record_spans(self._file(), start, self._data_end), None)
-        if span is None or span.opcode != CHUNK:
-            raise DamagedError(f'there is no complete chunk at byte {start}')
-        return span
 
 
 _NAMES: Final = ('name', 'type', 'serialization_format', 'type_description_hash')

@@ -2,8 +2,6 @@
 """MCAP files of any writer are read completely, or rejected with the reason."""
 
 import re
-import threading
-from contextlib import closing
 from itertools import pairwise
 
 import pytest
@@ -13,7 +11,6 @@ from mcap.reader import NonSeekingReader
 from mcap.writer import CompressionType, IndexType, Writer
 from unusual_bags import HEADER, QOS, cdr, definition, expected, read
 
-from surgseg_ros.bags import storages
 from surgseg_ros.bags.definitions import CHANNEL, SCHEMA, Definitions
 from surgseg_ros.bags.reading import Bag, BagError
 from surgseg_ros.messages.serialization import TYPES
@@ -239,51 +236,6 @@ def test_a_damaged_summary_hides_no_topic(tmp_path):
     data[data.rindex(b'cdr')] ^= 1  # a definition that the chunk repeats
     path.write_bytes(data)
     assert read(path, 'the index is damaged') == expected(range(9))
-
-
-def count_chunks(monkeypatch):
-    """Record the threads in which chunks are checked."""
-    names, original = [], storages.records_of_chunk
-
-    def check(content):
-        names.append(threading.current_thread().name)
-        return original(content)
-
-    monkeypatch.setattr(storages, 'records_of_chunk', check)
-    return names
-
-
-def test_few_chunks_are_read_ahead(tmp_path, monkeypatch):
-    path, names = write(tmp_path / 'x.mcap', range(9), chunk_size=1), count_chunks(monkeypatch)
-    with Bag(path) as bag, closing(bag.messages()) as messages:
-        assert next(messages)[1] == 0
-        assert names == [threading.main_thread().name]  # bags of many files begin them all
-        assert next(messages)[1] == 1
-        messages.close()  # ends the threads
-        assert len(names) == 4
-        assert threading.main_thread().name not in names[1:]
-
-
-def test_large_chunks_are_not_read_ahead(tmp_path, monkeypatch):
-    path, names = write(tmp_path / 'x.mcap', range(9), chunk_size=1), count_chunks(monkeypatch)
-    monkeypatch.setattr(storages, '_MAX_PREFETCHED_BYTES', 10)
-    with Bag(path) as bag, closing(bag.messages()) as messages:
-        assert [next(messages)[1], next(messages)[1]] == [0, 1]
-        assert names == [threading.main_thread().name] * 2
-
-
-def test_an_error_of_the_disk_is_raised_after_the_messages_before_it(tmp_path, monkeypatch):
-    path, original = tmp_path / 'x.mcap', storages.content_at
-    write(path, range(9), chunk_size=1, compression=CompressionType.NONE)
-
-    def fail(file, span):
-        content = original(file, span)
-        if cdr(4) in content:
-            raise OSError('Input/output error')
-        return content
-
-    monkeypatch.setattr(storages, 'content_at', fail)
-    assert read(path, 'cannot be read further: .*Input/output error') == expected(range(4))
 
 
 def write_other(path, encoding, schema, name, data=b'x', *, beside=False):

@@ -5,6 +5,8 @@ import subprocess
 import sys
 
 import pytest
+from mcap.writer import CompressionType, IndexType, Writer
+from unusual_bags import HEADER, cdr, definition
 
 FRAMES, SIDE_PX = 90, 800
 ALLOWED_BYTES = 48 * 2**20
@@ -58,3 +60,21 @@ def test_memory_use_is_constant(tmp_path, storage):
     cut = run(READ, file)
     assert 'Everything else was read' in cut.stderr
     assert 'MemoryError' not in cut.stderr
+
+
+@pytest.mark.parametrize('index', [IndexType.ALL, IndexType.NONE])
+@pytest.mark.parametrize('has_counts', [True, False])
+def test_an_uncompressed_chunk_may_be_larger_than_memory(tmp_path, index, has_counts):
+    path, content = tmp_path / 'x.mcap', cdr(0, SIDE_PX**2 * 3)
+    writer = Writer(
+        str(path), 2**40, CompressionType.NONE, index_types=index, use_statistics=has_counts
+    )
+    writer.start(profile='ros2')
+    schema = writer.register_schema(HEADER, 'ros2msg', definition(HEADER).encode())
+    channel = writer.register_channel('/camera/image_raw', 'cdr', schema)
+    for number in range(FRAMES):
+        writer.add_message(channel, number, content, number)
+    writer.finish()
+    assert path.stat().st_size > BAG_BYTES > 3 * ALLOWED_BYTES
+    result = run(READ, path)
+    assert (result.stdout, result.stderr) == (f'{FRAMES}\n', '')
