@@ -5,7 +5,7 @@ import functools
 import multiprocessing
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -45,9 +45,10 @@ from surgseg_ros.bag_evaluation.stages import consumed, produced
 from surgseg_ros.bags.reading import Bag, BagError
 from surgseg_ros.core.pipeline import CameraPipeline
 from surgseg_ros.core.processes import QUEUE_DEPTH
+from surgseg_ros.core.segmentation import ROI_AUTO
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.messages.encodings import ImageError
-from surgseg_ros.messages.images import mask_from_msg, read_image
+from surgseg_ros.messages.images import mask_from_msg, read_image, read_size
 
 BLOCKS: Final = 4 * QUEUE_DEPTH
 """Images that were read: some wait, and the network and the pipeline use a few."""
@@ -105,6 +106,7 @@ def _scan(path: Path, options: Options) -> Scanned:
     """Check that the topics exist, and match truths with images."""
     with Bag(path) as bag:
         check_topics(bag, options.topics)
+        _check_roi(bag, options)
         identity, images = identify(bag), bag.topics[options.image_topic].message_count
         if not options.ground_truth_topic:
             return Scanned(identity, images, None, Matching({}, 0, 0))
@@ -112,6 +114,28 @@ def _scan(path: Path, options: Options) -> Scanned:
     truths = seen[options.ground_truth_topic].stamps
     matching = match(seen[options.image_topic].stamps, truths, options.tolerance_ns)
     return Scanned(identity, images, len(truths), matching)
+
+
+def _check_roi(bag: Bag, options: Options) -> None:
+    """
+    Refuse a roi that is in no image, before the network runs.
+
+    This reads up to the first image that contains it, so all of the bag if none does.
+    """
+    if options.roi is None or options.pipeline.roi_mode == ROI_AUTO:
+        return
+    type_name, refusal = bag.topics[options.image_topic].type_name, ''
+    with suppress(BagError):
+        for _, _, cdr in bag.messages([options.image_topic]):
+            size = read_size(cdr, type_name)
+            try:
+                if size is not None:
+                    options.roi.check(*size)
+                    return
+            except ValueError as error:
+                refusal = refusal or str(error)
+    if refusal:
+        raise BagError(f'topic {options.image_topic!r} has no image that contains roi: {refusal}')
 
 
 def _workers(device: torch.device) -> int:

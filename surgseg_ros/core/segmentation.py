@@ -105,16 +105,24 @@ class Roi:
         :return: (height_px, width_px, …).
         :raises ValueError: if it reaches beyond the array.
         """
+        self.check(plane.shape[0], plane.shape[1])
         bottom, right = self.y_px + self.height_px, self.x_px + self.width_px
-        fits = (
-            0 <= self.y_px < bottom <= plane.shape[0] and 0 <= self.x_px < right <= plane.shape[1]
-        )
-        if not fits:
+        return plane[self.y_px : bottom, self.x_px : right]
+
+    def check(self, height: int, width: int) -> None:
+        """
+        Check that an image contains it.
+
+        :param height: rows of the image.
+        :param width: columns of the image.
+        :raises ValueError: if it reaches beyond the image.
+        """
+        bottom, right = self.y_px + self.height_px, self.x_px + self.width_px
+        if not (0 <= self.y_px < bottom <= height and 0 <= self.x_px < right <= width):
             raise ValueError(
-                f'{self} reaches beyond the image of {plane.shape[1]}x{plane.shape[0]} pixels: '
+                f'{self} reaches beyond the image of {width}x{height} pixels: '
                 'set roi to [x, y, width, height] inside it, or to [0, 0, 0, 0] for all of it'
             )
-        return plane[self.y_px : bottom, self.x_px : right]
 
     def outside(self) -> NDArray[np.uint8]:
         """

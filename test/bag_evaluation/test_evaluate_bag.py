@@ -2,6 +2,7 @@
 """Errors and exit status of the verb `evaluate_bag`."""
 
 import json
+from contextlib import nullcontext
 
 import cv2
 import numpy as np
@@ -10,8 +11,12 @@ from independent import IMAGES, TRUTHS
 from mcap.writer import Writer
 
 from surgseg_ros.bag_evaluation import evaluation
+from surgseg_ros.bag_evaluation.frames import Options
+from surgseg_ros.bags.reading import Bag, BagError
 from surgseg_ros.bags.writing import BagWriter
 from surgseg_ros.cli import evaluate_bag
+from surgseg_ros.core import pipeline
+from surgseg_ros.core.segmentation import Roi
 from surgseg_ros.messages.images import image_to_msg
 from surgseg_ros.messages.serialization import COMPRESSED_IMAGE, IMAGE, TYPES, header, to_cdr
 
@@ -151,13 +156,85 @@ def test_if_the_network_fails_on_every_image_nothing_is_written(
     workers, images, tmp_path, write_bag, evaluate, capsys, monkeypatch
 ):
     monkeypatch.setattr(evaluation, '_workers', lambda device: workers)
+    monkeypatch.setattr(pipeline, '_infer', lambda *_, **__: ValueError('no logits'))
     write_bag(tmp_path / 'bag', range(images))
+    targets = ('--output', tmp_path / 'out.mcap', '--json', tmp_path / 'a.json')
+    assert evaluate('--bag', tmp_path / 'bag', *targets) == 2
+    error = capsys.readouterr().err
+    assert f'has {images} failed images; ValueError: {images} times, first: ' in error
+    assert 'no logits' in error
+    assert [path.name for path in tmp_path.iterdir()] == ['bag']
+
+
+def test_a_roi_beyond_every_image_is_refused_before_the_network_runs(
+    tmp_path, write_bag, evaluate, capsys, monkeypatch
+):
+    monkeypatch.setattr(evaluation, 'decided', None)
+    write_bag(tmp_path / 'bag', range(3))
     targets = ('--output', tmp_path / 'out.mcap', '--json', tmp_path / 'a.json')
     assert evaluate('--bag', tmp_path / 'bag', *targets, '--roi', 0, 0, 2000, 2000) == 2
     error = capsys.readouterr().err
-    assert f'has {images} failed images; ValueError: {images} times, first: ' in error
-    assert 'reaches beyond the image' in error
+    assert f"topic '{IMAGES}' has no image that contains roi" in error
+    assert 'reaches beyond the image of 80x48 pixels: set roi to' in error
     assert [path.name for path in tmp_path.iterdir()] == ['bag']
+
+
+@pytest.fixture
+def write_mixed(frame):
+    """Return a function that writes a bag whose first image is another one."""
+
+    def write(path, first):
+        with BagWriter(path) as bag:
+            for stamp, image, truth in map(frame, range(3)):
+                cdr = to_cdr(image_to_msg(image, header(stamp)))
+                bag.write(IMAGES, IMAGE, first if stamp == frame(0)[0] else cdr, stamp)
+                bag.write(TRUTHS, IMAGE, image_to_msg(truth, header(stamp)), stamp)
+        return path
+
+    return write
+
+
+SMALL = to_cdr(image_to_msg(np.zeros((20, 20, 3), np.uint8), header(1)))
+FIRST = {'small': (SMALL, 'failed'), 'unreadable': (SMALL[:60], 'rejected')}
+
+
+@pytest.mark.parametrize(('first', 'outcome'), FIRST.values(), ids=FIRST)
+def test_one_image_that_contains_the_roi_is_enough(
+    tmp_path, write_mixed, evaluate, first, outcome
+):
+    given = ('--bag', write_mixed(tmp_path / 'bag', first), '--json', tmp_path / 'a.json')
+    assert evaluate(*given, '--roi', 0, 0, 60, 40) == 0
+    (numbers,) = json.loads((tmp_path / 'a.json').read_text())['bags'].values()
+    assert [x['fate'] for x in numbers['over_time']] == [outcome, 'mask', 'mask']
+
+
+def test_the_reason_is_that_of_the_first_readable_image(tmp_path, write_mixed, evaluate, capsys):
+    given = ('--bag', write_mixed(tmp_path / 'bag', SMALL[:60]), '--json', tmp_path / 'a.json')
+    assert evaluate(*given, '--roi', 0, 0, 2000, 2000) == 2
+    assert 'contains roi: ' in (error := capsys.readouterr().err)
+    assert 'reaches beyond the image of 80x48 pixels: set roi to' in error
+
+
+def test_a_false_size_is_not_an_error_of_the_roi(tmp_path, write_mixed, evaluate, capsys):
+    first = TYPES.types[IMAGE](
+        header=header(1), height=2**32 - 1, width=2**32 - 1, encoding='rgb8', is_bigendian=0,
+        step=0, data=np.zeros(0, np.uint8),
+    )  # fmt: skip
+    given = ('--bag', write_mixed(tmp_path / 'bag', to_cdr(first)), '--json', tmp_path / 'a.json')
+    assert evaluate(*given, '--roi', 0, 0, 2000, 2000) == 2
+    error = capsys.readouterr().err
+    assert 'reaches beyond the image of 80x48 pixels: set roi to' in error
+    assert 'iterator' not in error
+
+
+@pytest.mark.parametrize(('mode', 'is_refused'), [('auto', False), ('fixed', True)])
+def test_only_a_fixed_roi_is_compared_with_the_images(tmp_path, write_bag, mode, is_refused):
+    settings = pipeline.PipelineSettings(roi_mode=mode)
+    options = Options(image_topic=IMAGES, pipeline=settings, roi=Roi(0, 0, 2000, 2000))
+    with Bag(write_bag(tmp_path / 'bag', range(2))) as bag:
+        refused = pytest.raises(BagError, match='no image that contains roi')
+        with refused if is_refused else nullcontext():
+            evaluation._check_roi(bag, options)
 
 
 def test_a_single_valid_image_is_evaluated(tmp_path, frame, evaluate, capsys):
