@@ -86,7 +86,9 @@ def find_geometries(
     :param mask: (H, W) uint8 class index.
     :param roi: the part of the image that was segmented; None for the whole image.
     :return: the keypoints of each instrument that can be found; none without a decision.
+    :raises TypeError: if `instruments` is None, as in results without instruments.
     """
+    _check_instruments(instruments)
     field = Field((mask.shape[0], mask.shape[1]), roi)
     chosen = sorted(instruments, key=lambda i: -i.area_px)[:MAX_INSTRUMENTS]
     threads = [i.runs for i in chosen if i.label == THREAD and i.runs is not None]
@@ -97,6 +99,13 @@ def find_geometries(
         _find(instrument, mask, field, of_threads) if id(instrument) in numbers else Geometry()
         for instrument in instruments
     ]
+
+
+def _check_instruments(instruments: Sequence[Instrument] | None) -> None:
+    if instruments is None:
+        raise TypeError(
+            'instruments is None: use those of a result of segment(image, instruments=True)'
+        )
 
 
 class Distance(NamedTuple):
@@ -135,7 +144,17 @@ def min_distances(instruments: Sequence[Instrument], geometries: Sequence[Geomet
     :param geometries: geometry of each instrument; points that are hidden or outside the image are
         ignored.
     :return: the distances.
+    :raises TypeError: if `instruments` or `geometries` is None.
+    :raises ValueError: if their numbers differ.
     """
+    _check_instruments(instruments)
+    if geometries is None:
+        raise TypeError('geometries is None, expected what find_geometries returns')
+    if len(geometries) != len(instruments):
+        raise ValueError(
+            f'there are {len(geometries)} geometries of {len(instruments)} instruments: use what '
+            'find_geometries returns for the same instruments'
+        )
     tips = _seen(instruments, geometries, ROBOTIC_TOOL, KeypointKind.TIP)
     needles = _seen(instruments, geometries, NEEDLE, KeypointKind.NEEDLE_POINT)
     return Distances(_minimum(needles, tips), _minimum(tips, tips))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from surgseg_ros.core.curves import LINE_POINTS
 from surgseg_ros.core.detections import find_instruments, instance_image, without_decision
 from surgseg_ros.core.geometry import MAX_INSTRUMENTS, find_geometries, min_distances
-from surgseg_ros.core.keypoints import KeypointKind
+from surgseg_ros.core.keypoints import Geometry, KeypointKind
 from surgseg_ros.core.labels import (
     CLAMPS,
     CLASPER,
@@ -382,3 +382,15 @@ def test_points_of_a_shifted_mask_are_shifted_and_visible_ones_are_in_the_hull(r
         if not (point.is_hidden or point.is_beyond):
             x, y = (point.xy_px - (40, 20)).tolist()
             assert cv2.pointPolygonTest(hull, (x, y), True) > -2, point
+
+
+def test_errors_name_the_remedy() -> None:
+    request = r'use those of a result of segment\(image, instruments=True\)'
+    with pytest.raises(TypeError, match=request):
+        find_geometries(None, np.zeros((4, 4), np.uint8))
+    with pytest.raises(TypeError, match=request):
+        min_distances(None, [])
+    with pytest.raises(TypeError, match='expected what find_geometries returns'):
+        min_distances([], None)
+    with pytest.raises(ValueError, match='there are 1 geometries of 0 instruments'):
+        min_distances([], [Geometry()])
