@@ -112,7 +112,7 @@ def interpolate_mixed(grid: Grid, mask: Classes, confidence: Classes | None) -> 
     remaining = []
     for quads in _batches(grid, mixed):
         corners = _corners(grid, quads)
-        logits = grid.logits.reshape(len(grid.logits), -1).take(corners, 1)  # (C, 4, m)
+        logits = _logits_at(grid, corners)  # (C, 4, m)
         tops = grid.top.reshape(-1).take(corners)
         two = np.stack([tops.min(0), tops.max(0)])  # (2, m)
         of_two = np.take_along_axis(logits, two[:, None].astype(np.intp), 0)  # (2, 4, m)
@@ -124,7 +124,7 @@ def interpolate_mixed(grid: Grid, mask: Classes, confidence: Classes | None) -> 
         remaining.append(quads[~only_two])
     every = np.arange(len(grid.logits), dtype=np.uint8)[:, None]
     for quads in _batches(grid, np.concatenate(remaining)):
-        logits = grid.logits.reshape(len(grid.logits), -1).take(_corners(grid, quads), 1)
+        logits = _logits_at(grid, _corners(grid, quads))
         _interpolate_quads(grid, quads, logits, every, (mask, confidence))
 
 
@@ -157,16 +157,16 @@ def _batches(grid: Grid, quads: Indices) -> list[Indices]:
 
 def _corners(grid: Grid, quads: Indices) -> Indices:
     """Return (4, m) flat indices of the corners of quads: upper left, right; lower left, right."""
-    y, x = _rows_and_columns(grid, quads)
+    y, x = np.divmod(quads, len(grid.columns.counts))
     width = grid.top.shape[1]
     above = grid.rows.points[y] * width + grid.columns.points[x]
     right, down = grid.columns.steps[x], grid.rows.steps[y] * width
     return np.stack([above, above + right, above + down, above + right + down])
 
 
-def _rows_and_columns(grid: Grid, quads: Indices) -> tuple[Indices, Indices]:
-    """Return row and column of quads."""
-    return np.divmod(quads, len(grid.columns.counts))
+def _logits_at(grid: Grid, points: Indices) -> Planes:
+    """Return (C, *points.shape) logits; `take` of all planes at once could copy them first."""
+    return np.stack([plane.reshape(-1).take(points) for plane in grid.logits])
 
 
 def _mixed(grid: Grid) -> Indices:
@@ -189,7 +189,7 @@ def _interpolate_quads(
     planes: tuple[Classes, Classes | None],
 ) -> None:
     """Compare K classes, with (K, 4, m) logits at the corners, for all pixels of m quads."""
-    y, x = _rows_and_columns(grid, quads)
+    y, x = np.divmod(quads, len(grid.columns.counts))
     weights = grid.rows.weights.take(y, 1), grid.columns.weights.take(x, 1)
     mask, confidence = planes
     starts = grid.rows.pixels.take(y, 1) * mask.shape[1]
@@ -362,10 +362,11 @@ def _upsample_cpu(
 
 
 def _planes(logits: Tensor) -> Planes:
-    """Return (C, h, w) float32 with contiguous planes; the input may be channels last."""
+    """Return (C, h, w) float32, each plane contiguous; the input may be channels last."""
     logits = logits.float()
     if logits.stride(0) != 1:
-        return np.ascontiguousarray(logits.numpy())
+        planes = logits.numpy()  # of OpenVINO: without the rows of the padding, if there are any
+        return planes if planes[0].flags.c_contiguous else np.ascontiguousarray(planes)
     rows = logits.permute(1, 2, 0).reshape(-1, len(logits))  # (h * w, C)
     planes = np.asarray(cv2.transpose(rows.numpy()), np.float32)
     return planes.reshape(logits.shape)

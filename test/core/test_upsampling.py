@@ -133,3 +133,12 @@ def test_the_temperature_changes_the_confidence_but_no_class(
     scaled = F.interpolate((logits[None] / temperature).softmax(1), (200, 300), mode='bilinear')[0]
     expected = scaled.gather(0, again[None].long())[0].numpy()
     assert np.mean(np.abs(confidence.numpy() - 255 * expected) <= 1) >= 0.999
+
+
+@pytest.mark.parametrize('confidence', [True, False])
+def test_logits_without_the_rows_of_the_padding_are_not_copied(confidence: bool) -> None:
+    logits = blobs(30, 40)[:, :24].contiguous()
+    padded = F.pad(logits, (0, 0, 0, 6))[:, :24]
+    assert np.shares_memory(upsampling._planes(padded), padded.numpy())
+    for found, expected in zip(*(upsample(x, (72, 120), confidence) for x in (padded, logits))):
+        assert np.array_equal(found, expected)
