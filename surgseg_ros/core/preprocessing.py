@@ -89,9 +89,16 @@ def normalize_colours(inputs: Tensor, target: Sequence[float], power: float) -> 
     gains = gains.clamp_(_MIN_GAIN, _LARGEST_GAIN)
     values = torch.arange(256, device=inputs.device) * gains[..., None]
     table = values.round_().clamp_(0, 255).to(torch.uint8)  # (N, 3, 256)
-    if inputs.is_cuda:
-        channels = inputs.permute(0, 3, 1, 2).flatten(2)
-        return table.gather(2, channels.long()).mT.reshape(inputs.shape)
+    return _map_device(inputs, table) if inputs.is_cuda else _map_cpu(inputs, table)
+
+
+def _map_device(inputs: Tensor, table: Tensor) -> Tensor:
+    """Replace each value of (N, h, w, 3) uint8 by that of its channel in a (N, 3, 256) table."""
+    channels = inputs.permute(0, 3, 1, 2).flatten(2)
+    return table.gather(2, channels.long()).mT.reshape(inputs.shape)
+
+
+def _map_cpu(inputs: Tensor, table: Tensor) -> Tensor:
     changed = torch.empty(inputs.shape, dtype=torch.uint8)
     for image, of_image, result in zip(inputs, table, changed, strict=True):
         cv2.LUT(image.numpy(), of_image.mT.numpy()[None], result.numpy())  # faster than torch
@@ -159,11 +166,16 @@ def fit_mask(masks: Tensor, input_size: tuple[int, int], mode: str, fill: int) -
 
 
 def _resize(planes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Antialiased bilinear resize of (N, 3, H, W) uint8; CUDA has no integer kernel for it."""
+    """Antialiased bilinear resize of (N, 3, H, W) uint8."""
     if planes.is_cuda:
-        resized = F.interpolate(planes.float(), size=size, mode='bilinear', antialias=True)
-        return resized.round_().clamp_(0, 255).to(torch.uint8)
+        return _resize_device(planes, size)
     return F.interpolate(planes, size=size, mode='bilinear', antialias=True)
+
+
+def _resize_device(planes: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize in float32: CUDA has no integer kernel for it."""
+    resized = F.interpolate(planes.float(), size=size, mode='bilinear', antialias=True)
+    return resized.round_().clamp_(0, 255).to(torch.uint8)
 
 
 RgbArray = NDArray[np.uint8]
