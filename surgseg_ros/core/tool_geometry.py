@@ -44,6 +44,15 @@ _COVERED_PIVOT: Final = 0.25
 _FAR: Final = 0.5
 """Two jaws are distinguished by their samples beyond this share of their length."""
 
+_BEHIND: Final = 0.5
+"""
+A piece of a clasper is no jaw if its middle is farther than this behind the end of the shaft, in
+widths: a network takes thread, stains and the shaft's own entry for claspers.
+"""
+
+_LONG: Final = 2.5
+"""With a wrist, that is known only of shafts that are longer than this, in widths."""
+
 _STRAY: Final = 0.25
 """
 A piece of a clasper with less than this share of the samples of the largest one is no jaw if it
@@ -110,17 +119,33 @@ def exact_sigma_px(kind: KeypointKind, width_px: float, step_px: float) -> float
 
 
 def _jaws(tool: ToolParts) -> list[Part]:
-    """Return the pieces of the jaws, without small ones on the other side of the wrist."""
-    if len(tool.claspers) < 2 or not tool.wrists:
-        return tool.claspers
-    largest = max(tool.claspers, key=lambda part: len(part.points))
+    """Return the pieces of the jaws, without those behind the wrist or the end of the shaft."""
+    claspers = _beyond_shaft(tool)
+    if len(claspers) < 2 or not tool.wrists:
+        return claspers
+    largest = max(claspers, key=lambda part: len(part.points))
     middle = _all(tool.wrists).mean(axis=0)
     towards, minimum = largest.middle - middle, _STRAY * len(largest.points)
     return [
         part
-        for part in tool.claspers
+        for part in claspers
         if len(part.points) >= minimum or float((part.middle - middle) @ towards) > 0
     ]
+
+
+def _beyond_shaft(tool: ToolParts) -> list[Part]:
+    """Return the pieces of claspers beyond the end of the shaft, all if that has no direction."""
+    strip = tool.strip
+    if strip is None:
+        return tool.claspers
+    is_long = strip.length_px > _LONG * tool.width_px
+    is_larger = len(tool.shafts[0].points) > sum(len(part.points) for part in tool.wrists)
+    if tool.wrists and not (is_long and is_larger):  # the wrist may be bent back
+        return tool.claspers
+    limit_px = strip.end_px - _BEHIND * tool.width_px
+    middles = np.array([part.middle for part in tool.claspers]).reshape(-1, 2)
+    along, _ = strip.coordinates(middles)
+    return [part for part, at in zip(tool.claspers, along) if at > limit_px]
 
 
 def _point(
