@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from surgseg_ros.core.labels import CLASPER, WRIST
 from surgseg_ros.core.parts import IS_CLEAR, Part, ToolParts, are_near, distances, touch
 from surgseg_ros.core.segmentation import Field, Points
-from surgseg_ros.core.strips import angle_between, strip_along
+from surgseg_ros.core.strips import Strip, angle_between, strip_along
 
 _COVERED_SHARE: Final = 0.6
 _BETWEEN: Final = np.linspace(0, 1, 9)[1:-1, None]
@@ -129,6 +129,12 @@ _STUB: Final = 2.5
 _AGREEMENT: Final = 0.8
 """The two directions disagree if the cosine of the angle between them is below this."""
 
+_ONE_END: Final = 3
+"""Wrists and claspers are at one end of a shaft if more than this many times as much is there."""
+
+_SPECK: Final = 0.1
+"""That is needed in addition, in squares of a shaft's width."""
+
 _PARALLEL_RAD: Final = 0.2
 _TURNED_RAD: Final = 0.4
 _INSIDE: Final = 1.15
@@ -216,15 +222,38 @@ def orient_shaft(tool: ToolParts, ends: list[Part], field: Field) -> None:
             strip = strip_along(shaft.points, hint, field.step)
             tool.shafts[0] = dataclasses.replace(shaft, strip=strip)
             return
-    votes = np.maximum(0, field.gaps(np.stack([strip.start, strip.end])))
-    width = strip.width_px
-    clear = abs(votes[0] - votes[1]) > 0.5 * width > votes.min()
-    forward = bool(votes[0] < votes[1])
-    if not clear and ends:  # both ends are at the border, or both are not
-        both = np.stack([strip.start, strip.end])
-        gaps = np.min([distances(both, [part]) for part in ends], axis=0)
-        forward = gaps[1] <= gaps[0]
+    forward = _is_forward(strip, ends, field)
     tool.shafts[0] = dataclasses.replace(shaft, strip=strip if forward else strip.reversed())
+
+
+def _is_forward(strip: Strip, ends: list[Part], field: Field) -> bool:
+    """
+    Return whether the tip of a tool is at the end of its shaft, not at its start.
+
+    A shaft enters at the border. If both ends are there, or neither is, wrists and claspers are at
+    the tip, if they are at one end; a network also finds specks of them where the endoscope's view
+    ends inside the image. Else the tip is at the end that is nearer to the middle of the image.
+    """
+    both, width = np.stack([strip.start, strip.end]), strip.width_px
+    gaps = np.maximum(0, field.gaps(both))
+    if abs(gaps[0] - gaps[1]) > 0.5 * width > gaps.min():
+        return bool(gaps[0] < gaps[1])
+    first, last = (_count_near(end, ends, width) for end in both)
+    if max(first, last) > _ONE_END * min(first, last) + _SPECK * (width / field.step) ** 2:
+        return first < last
+    away = np.hypot(*(both - field.middle).T)
+    return bool(away[0] > away[1])
+
+
+def _count_near(end: Points, parts: list[Part], width_px: float) -> int:
+    """Count the samples of wrists and claspers within a width of the end of a shaft."""
+    count = 0
+    for part in parts:
+        left, top, right, bottom = part.box
+        gap = max(left - end[0], end[0] - right, top - end[1], end[1] - bottom)
+        if gap < width_px:
+            count += int(np.count_nonzero(np.hypot(*(part.points - end).T) < width_px))
+    return count
 
 
 def _direction_to_attached(shaft: Part, ends: list[Part], width_px: float) -> Points | None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Robotic tools whose parts contradict each other: no tip rather than one at the wrong end."""
 
+import numpy as np
 import pytest
 from drawn_masks import bar, empty, find
 
@@ -17,6 +18,28 @@ def largest(mask):
     index = max(range(len(found)), key=lambda n: found[n].area_px)
     geometry = find_geometries(found, mask)[index]
     return found[index], {point.kind: point for point in geometry.keypoints}
+
+
+@pytest.mark.parametrize('is_mirrored', [False, True])
+@pytest.mark.parametrize('has_wrist', [False, True])
+def test_specks_where_a_shaft_enters_inside_the_image_do_not_turn_it(has_wrist, is_mirrored):
+    """In a round view, a shaft enters inside the image, where a network finds claspers."""
+    mask = bar(empty(), (60, 130), (230, 130), 30, SHAFT)
+    bar(mask, (52, 130), (60, 130), 30 if has_wrist else 8, CLASPER)
+    if has_wrist:
+        bar(mask, (232, 130), (300, 130), 30, WRIST)
+    mask = mask[:, ::-1].copy() if is_mirrored else mask
+    _, points = largest(mask)
+    direction = points[KINDS.SHAFT_AXIS].angle_rad
+    assert np.cos(direction) == pytest.approx(-1 if is_mirrored else 1, abs=0.01)
+    assert KINDS.TIP not in points
+
+
+def test_wrists_and_claspers_elsewhere_do_not_turn_a_shaft():
+    mask = bar(empty(), (40, 130), (230, 130), 30, SHAFT)
+    bar(mask, (5, 20), (45, 60), 30, CLASPER)
+    shaft, _ = largest(mask)
+    assert shaft.parts.strip.direction == pytest.approx((1, 0), abs=0.01)
 
 
 @pytest.mark.parametrize('has_wrist', [False, True])
