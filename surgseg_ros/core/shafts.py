@@ -25,6 +25,12 @@ _BETWEEN: Final = np.linspace(0, 1, 9)[1:-1, None]
 EARS_SHARE: Final = 0.4
 """Largest area of the ears of a shaft, as a share of the area of the wrist between them."""
 
+_TINY_SHARE: Final = 0.01
+"""A piece of shaft below this share of the area of its wrist is no shaft of its own."""
+
+_SPECK_SHARE: Final = 0.01
+"""A piece below this share of the area of its shaft does not lengthen that."""
+
 
 def join_shafts(
     shafts: list[Part], ends: list[Part], mask: NDArray[np.uint8], field: Field
@@ -68,10 +74,14 @@ def _is_bridged(group: list[Part], piece: Part, mask: NDArray[np.uint8]) -> bool
 
 
 def _are_ears(first: Part, second: Part, ends: list[Part], step_px: float) -> bool:
-    """Return whether two pieces are the visible ears of one shaft, on both sides of its wrist."""
-    area = len(first.points) + len(second.points)
+    """
+    Return whether two pieces are the visible ears of one shaft, on both sides of its wrist.
+
+    So is the second one, which is smaller, if it is tiny beside the wrist of the first.
+    """
+    area, smaller = len(first.points) + len(second.points), len(second.points)
     return any(
-        area < EARS_SHARE * len(part.points)
+        (area < EARS_SHARE * len(part.points) or smaller < _TINY_SHARE * len(part.points))
         and touch(first, part, step_px)
         and touch(second, part, step_px)
         for part in ends
@@ -213,8 +223,9 @@ def orient_shaft(tool: ToolParts, ends: list[Part], field: Field) -> None:
         return
     low, high = strip.start_px, strip.end_px
     for piece in tool.shafts[1:]:
-        along, _ = strip.coordinates(piece.points)
-        low, high = min(low, float(along.min())), max(high, float(along.max()))
+        if len(piece.points) >= _SPECK_SHARE * len(shaft.points):
+            along, _ = strip.coordinates(piece.points)
+            low, high = min(low, float(along.min())), max(high, float(along.max()))
     strip = dataclasses.replace(strip, start_px=low, end_px=high)
     if strip.length_px < _STUB * strip.width_px and ends:
         hint = _direction_to_attached(shaft, ends, strip.width_px)

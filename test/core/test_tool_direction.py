@@ -3,7 +3,7 @@
 
 import numpy as np
 import pytest
-from drawn_masks import bar, empty, find
+from drawn_masks import bar, empty, find, tool
 
 from surgseg_ros.core.geometry import find_geometries
 from surgseg_ros.core.keypoints import KeypointKind
@@ -51,3 +51,13 @@ def test_a_clasper_beside_the_shaft_is_no_jaw(has_wrist):
     _, points = largest(mask)
     assert KINDS.SHAFT_AXIS in points
     assert not points.keys() & {KINDS.TIP, KINDS.LEFT_JAW_TIP, KINDS.JAW_PIVOT}
+
+
+def test_a_tiny_piece_of_shaft_beside_the_wrist_of_a_shaft_is_no_tool():
+    mask = tool(empty(), (-20, 130), (400, 130), 60)
+    row, column = np.argwhere(mask == WRIST).max(axis=0)
+    bar(mask, (column - 26, row + 3), (column - 20, row + 3), 4, SHAFT)
+    (found,) = find(mask)
+    assert len(found.parts.shafts) == 2
+    assert not found.parts.is_shared
+    assert found.parts.strip.end == pytest.approx((232, 130), abs=4)
