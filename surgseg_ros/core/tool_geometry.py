@@ -85,8 +85,7 @@ def tool_geometry(tool: ToolParts, field: Field) -> Geometry:
     clasper = _all(claspers)
     if strip is not None and len(wrist):
         joint = _wrist_joint(strip, wrist)
-        point = _point(KeypointKind.WRIST_JOINT, joint, strip.direction, width, field)
-        found.append(point)
+        found.append(_point(KeypointKind.WRIST_JOINT, joint, strip.direction, width, field))
     roots = _contact(claspers, tool.wrists or tool.shafts, step)
     pivot = _pivot(joint, wrist, clasper, roots)
     if pivot is not None and len(roots) and not len(wrist):
@@ -99,7 +98,8 @@ def tool_geometry(tool: ToolParts, field: Field) -> Geometry:
             found.append(_point(KeypointKind.JAW_PIVOT, pivot, towards, width, field))
         tips = jaw_tips(clasper, pivot, step)
         points = _cut_off(_tip_points(tips, pivot, heading, width, field), clasper, field)
-        points = _as_uncertain(points, width) if tool.is_shared else points
+        is_uncertain = tool.is_shared or _has_two_entries(tool, field)
+        points = _as_uncertain(points, width) if is_uncertain else points
         found += points
         if not any(point.is_hidden or point.is_beyond for point in points):
             opening = _opening_deg(tips, pivot)
@@ -146,6 +146,14 @@ def _beyond_shaft(tool: ToolParts) -> list[Part]:
     middles = np.array([part.middle for part in tool.claspers]).reshape(-1, 2)
     along, _ = strip.coordinates(middles)
     return [part for part, at in zip(tool.claspers, along) if at > limit_px]
+
+
+def _has_two_entries(tool: ToolParts, field: Field) -> bool:
+    """Return whether both ends of a shaft are at the border, so that either may be its entry."""
+    if tool.strip is None or tool.wrists:
+        return False
+    gaps = field.gaps(np.stack([tool.strip.start, tool.strip.end]))
+    return bool(gaps.max() < tool.width_px / 2)
 
 
 def _point(

@@ -53,6 +53,14 @@ def test_a_clasper_beside_the_shaft_is_no_jaw(has_wrist):
     assert not points.keys() & {KINDS.TIP, KINDS.LEFT_JAW_TIP, KINDS.JAW_PIVOT}
 
 
+@pytest.mark.parametrize(('end', 'is_hidden'), [(400, False), (465, True)])
+def test_jaws_of_a_shaft_with_both_ends_at_the_border_have_no_visible_tip(end, is_hidden):
+    mask = bar(empty(), (-20, 130), (end, 130), 40, SHAFT)
+    bar(mask, (end, 130), (end + 10, 130), 10, CLASPER)
+    _, points = largest(mask)
+    assert points[KINDS.TIP].is_hidden == is_hidden
+
+
 def test_a_tiny_piece_of_shaft_beside_the_wrist_of_a_shaft_is_no_tool():
     mask = tool(empty(), (-20, 130), (400, 130), 60)
     row, column = np.argwhere(mask == WRIST).max(axis=0)
