@@ -128,7 +128,7 @@ def test_only_one_package_imports_libraries_for_pages_and_charts(package: str) -
     [
         *(VERBS[verb].target.split(':')[0] for verb in ('synthesize', 'make_bag')),
         'surgseg_ros.bag_evaluation.collector',  # runs in several processes
-        'surgseg_ros.benchmarking.messages',  # of the camera and the listener
+        'surgseg_ros.messages.images',  # in the camera and the listener of `benchmark`
     ],
 )
 def test_some_modules_import_neither_ros_nor_torch(module: str) -> None:

@@ -12,7 +12,6 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from surgseg_ros.benchmarking.messages import image_cdr, stamped
 from surgseg_ros.core.detections import Instrument
 from surgseg_ros.core.parameters import pipeline_settings
 from surgseg_ros.core.reasons import Reason
@@ -20,7 +19,7 @@ from surgseg_ros.core.segmentation import Segmentation
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.core.timing import percentiles
 from surgseg_ros.messages.images import image_to_msg
-from surgseg_ros.messages.serialization import IMAGE, detections_to_cdr, to_cdr
+from surgseg_ros.messages.serialization import IMAGE, detections_to_cdr, header, set_stamp, to_cdr
 from surgseg_ros.node.freshness import Generation, ResultPolicy
 from surgseg_ros.node.health import CameraChannel, Frame, Health
 from surgseg_ros.node.mailbox import Mailbox
@@ -70,11 +69,11 @@ def measure(
     mailbox = Mailbox()
     worker = _worker(segmenter, mailbox, results, cameras)
     worker.start()
-    cdrs = [image_cdr(image) for image in images]
+    cdrs = [to_cdr(image_to_msg(image, header(0, 'camera'))) for image in images]
     rounds: list[list[Times]] = []
     try:
         for cdr in islice(cycle(cdrs), _UNTIMED + frames):
-            rounds.append(_send(mailbox, results, stamped(cdr, len(rounds) + 1), cameras))
+            rounds.append(_send(mailbox, results, set_stamp(cdr, len(rounds) + 1), cameras))
             report(len(rounds))
             if len(rounds) > 1 and time.monotonic() >= end_s:
                 break

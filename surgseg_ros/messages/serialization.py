@@ -96,6 +96,19 @@ def stamp_ns(message_header: Any) -> int:
     return int(message_header.stamp.sec) * 10**9 + int(message_header.stamp.nanosec)
 
 
+def set_stamp(cdr: bytes, stamp_ns: int) -> bytes:
+    """
+    Set the stamp of a serialized message.
+
+    :param cdr: little-endian message that starts with a header.
+    :param stamp_ns: nanoseconds.
+    :return: a copy.
+    """
+    start = len(_LITTLE_ENDIAN)
+    stamp = _STAMP.pack(*divmod(stamp_ns, 10**9))
+    return b''.join((cdr[:start], stamp, memoryview(cdr)[start + _STAMP.size :]))
+
+
 def detections_to_cdr(message_header: Any, instruments: Sequence[Instrument]) -> bytes:
     """
     Serialize the detections message of an image.

@@ -13,12 +13,9 @@ from tiny_models import write_tiny_model
 from verbs import verb
 
 from surgseg_ros.benchmarking import floors, stages
-from surgseg_ros.benchmarking.messages import image_cdr, stamp_of, stamped
 from surgseg_ros.benchmarking.stages import STAGES, measure, summary
 from surgseg_ros.cli import benchmark
 from surgseg_ros.core.segmenter import Segmenter
-from surgseg_ros.messages.images import rgb_from_msg
-from surgseg_ros.messages.serialization import IMAGE, from_cdr
 from surgseg_ros.node import worker
 
 benchmark_main = verb('benchmark')
@@ -34,15 +31,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def make_image(height: int = 60, width: int = 101) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
-
-
-@pytest.mark.parametrize('stamp_ns', [1, 1_700_000_000_123_456_789])
-def test_setting_a_stamp_changes_nothing_else(stamp_ns: int) -> None:
-    cdr = stamped(image_cdr(make_image()), stamp_ns)
-    assert stamp_of(cdr) == stamp_ns
-    message = from_cdr(cdr, IMAGE)
-    assert (message.header.stamp.sec, message.header.stamp.nanosec) == divmod(stamp_ns, 10**9)
-    assert np.array_equal(rgb_from_msg(message), make_image())
 
 
 def test_every_stage_is_measured_for_every_camera_in_every_round(model: Path) -> None:

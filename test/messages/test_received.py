@@ -7,7 +7,14 @@ import pytest
 
 from surgseg_ros.messages.encodings import ImageError
 from surgseg_ros.messages.images import image_to_msg, mask_from_msg, read_image, read_stamp
-from surgseg_ros.messages.serialization import COMPRESSED_IMAGE, IMAGE, TYPES, header, to_cdr
+from surgseg_ros.messages.serialization import (
+    COMPRESSED_IMAGE,
+    IMAGE,
+    TYPES,
+    header,
+    set_stamp,
+    to_cdr,
+)
 
 MASK = np.arange(48, dtype=np.uint8).reshape(6, 8)
 FRAME_ID = '/endoscope left'
@@ -49,6 +56,16 @@ def test_a_stamp_is_read_in_either_byte_order():
         cdr = bytes(TYPES.serialize_cdr(message, IMAGE, little_endian=little_endian))
         assert read_stamp(cdr) == 5_000_000_006
     assert read_stamp(cdr[:11]) is None
+
+
+@pytest.mark.parametrize('stamp_ns', [1, 1_700_000_000_123_456_789])
+def test_setting_a_stamp_changes_nothing_else(stamp_ns):
+    cdr = set_stamp(image_cdr(), stamp_ns)
+    assert read_stamp(cdr) == stamp_ns
+    message = read_image(cdr, IMAGE)
+    assert (message.header.stamp.sec, message.header.stamp.nanosec) == divmod(stamp_ns, 10**9)
+    assert message.header.frame_id == FRAME_ID
+    assert np.array_equal(mask_from_msg(message), MASK)
 
 
 def test_masks_keep_their_values():

@@ -24,7 +24,8 @@ from rclpy.publisher import Publisher
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image
 
-from surgseg_ros.benchmarking.messages import image_cdr, stamp_of, stamped
+from surgseg_ros.messages.images import image_to_msg, read_stamp
+from surgseg_ros.messages.serialization import header, set_stamp, to_cdr
 from surgseg_ros.node.outputs import RESULTS
 from tools.end_to_end.processes import answer, questions
 
@@ -65,11 +66,11 @@ class Listener:
 
     def _on_mask(self, cdr: bytes) -> None:
         now_ns = time.time_ns()
-        self._masks.append((stamp_of(cdr), now_ns))
+        self._masks.append((read_stamp(cdr), now_ns))
 
     def _on_other(self, name: str, cdr: bytes) -> None:
         now_ns = time.time_ns()
-        self.heard[name].append((stamp_of(cdr), now_ns))
+        self.heard[name].append((read_stamp(cdr), now_ns))
 
     def _on_report(self, message: Any) -> None:
         values = {value.key: value.value for value in message.status[0].values}
@@ -92,7 +93,7 @@ def send(
     started_s = time.monotonic()
     for number in range(count):
         stamp_ns = time.time_ns()
-        cdr = stamped(next(cdrs), stamp_ns)
+        cdr = set_stamp(next(cdrs), stamp_ns)
         time.sleep(max(0.0, started_s + number / rate_hz - time.monotonic()))
         sent_ns = time.time_ns()
         publisher.publish(cdr)
@@ -108,7 +109,8 @@ def run_camera(options: argparse.Namespace) -> None:
 
     :param options: `images` and `topic`.
     """
-    cdrs = itertools.cycle([image_cdr(image) for image in np.load(options.images)])
+    images = np.load(options.images)
+    cdrs = itertools.cycle([to_cdr(image_to_msg(x, header(0, 'camera'))) for x in images])
     rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
     node = rclpy.create_node('benchmark_camera', start_parameter_services=False)
     publisher = node.create_publisher(Image, options.topic, DEPTH)
