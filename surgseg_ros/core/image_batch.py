@@ -41,10 +41,10 @@ class ImageBatch(NamedTuple):
         """
         Create a batch; without rois, of whole images.
 
-        :param images: see the class.
+        :param images: a list of at least one image.
         :param rois: one for each image; None: no image has one.
-        :param confidence: see the class.
-        :param grid_confidence: see the class.
+        :param confidence: whether the results have the confidence of each pixel.
+        :param grid_confidence: whether they have the confidence at the network's resolution.
         :return: the batch, whose images `views` checks.
         :raises ValueError: if there is no image, a single one outside a list, or another number of
             rois.
