@@ -84,7 +84,11 @@ def ask_state(node: Node, client: Client) -> str:
     if not client.wait_for_service(timeout_sec=RESPONSE_TIMEOUT_S):
         return 'not answering'
     future = client.call_async(GetState.Request())
-    rclpy.spin_until_future_complete(node, future, timeout_sec=RESPONSE_TIMEOUT_S)
+    # Not spin_until_future_complete: in rclpy 7.1 it leaves tasks in the global executor, so that
+    # each request takes longer than the one before.
+    end_s = time.monotonic() + RESPONSE_TIMEOUT_S
+    while rclpy.ok() and not future.done() and (left_s := end_s - time.monotonic()) > 0:
+        rclpy.spin_once(node, timeout_sec=left_s)
     if not future.done():
         client.remove_pending_request(future)
         return 'not answering'

@@ -12,7 +12,7 @@ from lifecycle_msgs.srv import GetState
 from rclpy.executors import SingleThreadedExecutor
 from started import running
 
-from surgseg_ros.node.when_active import main
+from surgseg_ros.node import when_active
 
 TIMEOUT_S = 300.0
 WHEN_ACTIVE = (sys.executable, '-m', 'surgseg_ros.node.when_active')
@@ -72,6 +72,48 @@ def test_polls_until_active_and_then_executes_the_command(answer):
     assert node.count == len(node.states)
 
 
+def test_requests_leave_no_tasks_for_later_ones(answer, monkeypatch):
+    """Each would run during all later requests, which would take longer and longer."""
+    created = []
+
+    class Counting(SingleThreadedExecutor):
+        def create_task(self, callback, *args, **kwargs):
+            created.append(callback)
+            return super().create_task(callback, *args, **kwargs)
+
+    monkeypatch.setattr(rclpy.executors, 'SingleThreadedExecutor', Counting)
+    monkeypatch.setattr(when_active, 'POLL_PERIOD_S', 0.001)
+    requests = 30
+    answer(*['configuring'] * requests, 'active')
+    assert when_active.wait_until_active('/left/lazy') is None
+    # None are counted if another executor is the global one.
+    assert requests < len(created) <= 2 * requests
+
+
+def test_a_request_ends_when_rclpy_is_shut_down(monkeypatch):
+    """Otherwise, spinning would return at once, again and again, for a second."""
+    spun = []
+
+    class Client:
+        def wait_for_service(self, timeout_sec):
+            return True
+
+        def call_async(self, request):
+            return rclpy.Future()
+
+        def remove_pending_request(self, future):
+            pass
+
+    def spin_once(node, timeout_sec):
+        spun.append(timeout_sec)
+        rclpy.shutdown()
+
+    monkeypatch.setattr(rclpy, 'spin_once', spin_once)
+    rclpy.init(args=[])
+    assert when_active.ask_state(None, Client()) == 'not answering'
+    assert len(spun) == 1
+
+
 def test_an_interrupt_during_the_wait_ends_it_without_the_command(answer):
     node = answer('inactive')
     command = [sys.executable, '-c', 'print("run")']
@@ -91,5 +133,5 @@ def test_an_interrupt_during_the_wait_ends_it_without_the_command(answer):
 
 def test_reports_a_missing_command(capsys):
     with pytest.raises(SystemExit):
-        main(['/segmenter'])
+        when_active.main(['/segmenter'])
     assert 'no command: give one after' in capsys.readouterr().err
