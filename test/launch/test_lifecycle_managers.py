@@ -53,7 +53,8 @@ def test_launch_configures_and_activates_the_node(launch, bench, tmp_path):
         'the node to be active',
     )
     assert heard == ['stale'] * len(heard), log.read_text()
-    assert bench.state() == 'active'
+    # The node publishes its status at the end of the transition, shortly before its state changes.
+    until(lambda: bench.state() == 'active', 'the state to be active')
 
 
 def test_launch_ends_if_configure_fails(launch, tmp_path):
