@@ -26,10 +26,7 @@ EARS_SHARE: Final = 0.4
 """Largest area of the ears of a shaft, as a share of the area of the wrist between them."""
 
 _TINY_SHARE: Final = 0.01
-"""A piece of shaft below this share of the area of its wrist is no shaft of its own."""
-
-_SPECK_SHARE: Final = 0.01
-"""A piece below this share of the area of its shaft does not lengthen that."""
+"""A piece of shaft below this share of the area of a wrist that it touches is not a shaft."""
 
 
 def join_shafts(
@@ -79,14 +76,18 @@ def _are_ears(first: Part, second: Part, ends: list[Part], step_px: float) -> bo
 
     So is the second one, which is smaller, if it is tiny beside the wrist of the first.
     """
-    area, smaller = len(first.points) + len(second.points), len(second.points)
+    area = len(first.points) + len(second.points)
     return any(
-        (area < EARS_SHARE * len(part.points) or smaller < _TINY_SHARE * len(part.points))
+        (area < EARS_SHARE * len(part.points) or _is_tiny(second, part))
         and touch(first, part, step_px)
         and touch(second, part, step_px)
         for part in ends
         if part.label == WRIST
     )
+
+
+def _is_tiny(piece: Part, wrist: Part) -> bool:
+    return len(piece.points) < _TINY_SHARE * len(wrist.points)
 
 
 def _enter_separately(first: Part, second: Part, field: Field) -> bool:
@@ -139,6 +140,9 @@ _STUB: Final = 2.5
 _AGREEMENT: Final = 0.8
 """The two directions disagree if the cosine of the angle between them is below this."""
 
+_MAX_GAP: Final = 4.0
+"""Widest gap between the pieces of a shaft or rod, or before its wrist, in widths."""
+
 _ONE_END: Final = 3
 """Wrists and claspers are at one end of a shaft if more than this many times as much is there."""
 
@@ -151,7 +155,7 @@ _INSIDE: Final = 1.15
 _OFFSET: Final = 0.3
 
 
-def continues(shaft: Part, piece: Part, apart: float = 4.0) -> bool:
+def continues(shaft: Part, piece: Part, apart: float = _MAX_GAP) -> bool:
     """
     Return whether a piece continues a shaft or a rod.
 
@@ -222,8 +226,9 @@ def orient_shaft(tool: ToolParts, ends: list[Part], field: Field) -> None:
     if strip is None:
         return
     low, high = strip.start_px, strip.end_px
+    wrists = [part for part in ends if part.label == WRIST]
     for piece in tool.shafts[1:]:
-        if len(piece.points) >= _SPECK_SHARE * len(shaft.points):
+        if not any(_is_tiny(piece, wrist) and touch(piece, wrist, field.step) for wrist in wrists):
             along, _ = strip.coordinates(piece.points)
             low, high = min(low, float(along.min())), max(high, float(along.max()))
     strip = dataclasses.replace(strip, start_px=low, end_px=high)
@@ -249,21 +254,22 @@ def _is_forward(strip: Strip, ends: list[Part], field: Field) -> bool:
     gaps = np.maximum(0, field.gaps(both))
     if abs(gaps[0] - gaps[1]) > 0.5 * width > gaps.min():
         return bool(gaps[0] < gaps[1])
-    first, last = (_count_near(end, ends, width) for end in both)
-    if max(first, last) > _ONE_END * min(first, last) + _SPECK * (width / field.step) ** 2:
-        return first < last
+    for limit in (1.0, _MAX_GAP):  # first those that touch the shaft, then those behind a gap
+        first, last = (_count_beyond(each, ends, limit) for each in (strip.reversed(), strip))
+        if max(first, last) > _ONE_END * min(first, last) + _SPECK * (width / field.step) ** 2:
+            return first < last
     away = np.hypot(*(both - field.middle).T)
     return bool(away[0] > away[1])
 
 
-def _count_near(end: Points, parts: list[Part], width_px: float) -> int:
-    """Count the samples of wrists and claspers within a width of the end of a shaft."""
-    count = 0
+def _count_beyond(strip: Strip, parts: list[Part], limit: float) -> int:
+    """Count the samples of wrists and claspers up to `limit` widths beyond the end of a shaft."""
+    width, count = strip.width_px, 0
     for part in parts:
-        left, top, right, bottom = part.box
-        gap = max(left - end[0], end[0] - right, top - end[1], end[1] - bottom)
-        if gap < width_px:
-            count += int(np.count_nonzero(np.hypot(*(part.points - end).T) < width_px))
+        along, across = strip.coordinates(part.points)
+        beyond = along - strip.end_px
+        near = (beyond > -width / 2) & (beyond < limit * width) & (np.abs(across) < width)
+        count += int(np.count_nonzero(near))
     return count
 
 

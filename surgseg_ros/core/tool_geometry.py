@@ -50,8 +50,11 @@ A piece of a clasper is no jaw if its middle is farther than this behind the end
 widths: a network takes thread, stains and the shaft's own entry for claspers.
 """
 
-_LONG: Final = 2.5
+_LONG_SHAFT: Final = 2.5
 """With a wrist, that is known only of shafts that are longer than this, in widths."""
+
+_SMALL_WRIST: Final = 0.25
+"""Wrists below this area, in squares of the shaft's width, do not tell which end has the tip."""
 
 _STRAY: Final = 0.25
 """
@@ -77,8 +80,10 @@ def tool_geometry(tool: ToolParts, field: Field) -> Geometry:
     width = tool.width_px
     found: list[Keypoint] = []
     heading, joint = None, None
+    is_crossing = _is_crossing(tool, field)
     if strip is not None:
-        found += shaft_points(strip, field)
+        points = shaft_points(strip, field)
+        found += [p._replace(is_hidden=p.is_hidden or is_crossing) for p in points]
         heading, joint = strip.direction, strip.end
     wrist = _all(tool.wrists)
     claspers = _jaws(tool)
@@ -98,8 +103,7 @@ def tool_geometry(tool: ToolParts, field: Field) -> Geometry:
             found.append(_point(KeypointKind.JAW_PIVOT, pivot, towards, width, field))
         tips = jaw_tips(clasper, pivot, step)
         points = _cut_off(_tip_points(tips, pivot, heading, width, field), clasper, field)
-        is_uncertain = tool.is_shared or _has_two_entries(tool, field)
-        points = _as_uncertain(points, width) if is_uncertain else points
+        points = _as_uncertain(points, width) if tool.is_shared or is_crossing else points
         found += points
         if not any(point.is_hidden or point.is_beyond for point in points):
             opening = _opening_deg(tips, pivot)
@@ -138,22 +142,33 @@ def _beyond_shaft(tool: ToolParts) -> list[Part]:
     strip = tool.strip
     if strip is None:
         return tool.claspers
-    is_long = strip.length_px > _LONG * tool.width_px
-    is_larger = len(tool.shafts[0].points) > sum(len(part.points) for part in tool.wrists)
+    is_long = strip.length_px > _LONG_SHAFT * tool.width_px
+    is_larger = _count(tool.shafts) > _count(tool.wrists)
     if tool.wrists and not (is_long and is_larger):  # the wrist may be bent back
         return tool.claspers
     limit_px = strip.end_px - _BEHIND * tool.width_px
     middles = np.array([part.middle for part in tool.claspers]).reshape(-1, 2)
     along, _ = strip.coordinates(middles)
-    return [part for part, at in zip(tool.claspers, along) if at > limit_px]
+    return [part for part, at in zip(tool.claspers, along, strict=True) if at > limit_px]
 
 
-def _has_two_entries(tool: ToolParts, field: Field) -> bool:
-    """Return whether both ends of a shaft are at the border, so that either may be its entry."""
-    if tool.strip is None or tool.wrists:
+def _is_crossing(tool: ToolParts, field: Field) -> bool:
+    """
+    Return whether both ends of a shaft are at the border, so that either may be its entry.
+
+    A wrist tells which it is, if it is not a speck.
+    """
+    strip, wrist_px = tool.strip, _count(tool.wrists) * field.step**2
+    if strip is None or wrist_px > _SMALL_WRIST * tool.width_px**2:
         return False
-    gaps = field.gaps(np.stack([tool.strip.start, tool.strip.end]))
-    return bool(gaps.max() < tool.width_px / 2)
+    ends = (strip.end, strip.direction), (strip.start, -strip.direction)
+    gaps = (np.hypot(*(field.border_hit(end, outward) - end)) for end, outward in ends)
+    return bool(max(gaps) < tool.width_px / 2)
+
+
+def _count(parts: Iterable[Part]) -> int:
+    """Count the samples of parts."""
+    return sum(len(part.points) for part in parts)
 
 
 def _point(

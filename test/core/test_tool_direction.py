@@ -7,7 +7,7 @@ from drawn_masks import bar, empty, find, tool
 
 from surgseg_ros.core.geometry import find_geometries
 from surgseg_ros.core.keypoints import KeypointKind
-from surgseg_ros.core.labels import CLASPER, SHAFT, WRIST
+from surgseg_ros.core.labels import CLASPER, NEEDLE, SHAFT, WRIST
 
 KINDS = KeypointKind
 
@@ -53,12 +53,30 @@ def test_a_clasper_beside_the_shaft_is_no_jaw(has_wrist):
     assert not points.keys() & {KINDS.TIP, KINDS.LEFT_JAW_TIP, KINDS.JAW_PIVOT}
 
 
+@pytest.mark.parametrize('is_mirrored', [False, True])
+def test_a_wrist_behind_a_needle_shows_the_direction_of_a_shaft(is_mirrored):
+    mask = bar(empty(), (330, 130), (400, 130), 24, SHAFT)
+    bar(mask, (416, 60), (416, 200), 32, NEEDLE)
+    bar(mask, (432, 130), (456, 130), 24, WRIST)
+    bar(mask, (456, 130), (476, 130), 8, CLASPER)
+    mask = mask[:, ::-1].copy() if is_mirrored else mask
+    (found,) = (each for each in find(mask) if each.parts)
+    assert len(found.parts.wrists) == 1
+    assert found.parts.strip.direction == pytest.approx((-1 if is_mirrored else 1, 0), abs=0.01)
+
+
+@pytest.mark.parametrize('has_speck', [False, True])
 @pytest.mark.parametrize(('end', 'is_hidden'), [(400, False), (465, True)])
-def test_jaws_of_a_shaft_with_both_ends_at_the_border_have_no_visible_tip(end, is_hidden):
+def test_which_end_of_a_shaft_between_two_borders_has_the_tip_is_not_known(
+    end, is_hidden, has_speck
+):
     mask = bar(empty(), (-20, 130), (end, 130), 40, SHAFT)
     bar(mask, (end, 130), (end + 10, 130), 10, CLASPER)
+    if has_speck:
+        bar(mask, (end - 6, 126), (end, 126), 8, WRIST)
     _, points = largest(mask)
-    assert points[KINDS.TIP].is_hidden == is_hidden
+    for kind in (KINDS.TIP, KINDS.SHAFT_AXIS, KINDS.SHAFT_ENTRY, KINDS.LEFT_SHAFT_EDGE):
+        assert points[kind].is_hidden == is_hidden
 
 
 def test_a_tiny_piece_of_shaft_beside_the_wrist_of_a_shaft_is_no_tool():
@@ -69,3 +87,11 @@ def test_a_tiny_piece_of_shaft_beside_the_wrist_of_a_shaft_is_no_tool():
     assert len(found.parts.shafts) == 2
     assert not found.parts.is_shared
     assert found.parts.strip.end == pytest.approx((232, 130), abs=4)
+
+
+def test_a_wide_shaft_along_the_border_enters_where_it_ends_there():
+    mask = bar(empty(), (-20, 50), (300, 50), 110, SHAFT)
+    bar(mask, (300, 50), (340, 50), 20, CLASPER)
+    _, points = largest(mask)
+    assert points[KINDS.SHAFT_AXIS].angle_rad == pytest.approx(0, abs=0.02)
+    assert not any(point.is_hidden for point in points.values())
