@@ -20,6 +20,7 @@ from surgseg_ros.core.labels import (
     ROBOTIC_TOOL_PARTS,
 )
 from surgseg_ros.core.parts import ToolParts
+from surgseg_ros.core.robotic_tools import ToolGrouping
 from surgseg_ros.core.runs import Runs, connect, find_runs, without_noise
 from surgseg_ros.core.segmentation import Field, GridConfidence, Roi, Segmentation
 from surgseg_ros.core.timing import Stopwatch
@@ -108,6 +109,7 @@ def find_instruments(
     watch: Stopwatch | None = None,
     min_score: float = 0.0,
     known: KnownTools | None = None,
+    grouping: ToolGrouping | None = None,
 ) -> tuple[Instrument, ...]:
     """
     Find the instruments of a segmented image.
@@ -116,10 +118,10 @@ def find_instruments(
         which takes longer.
     :param least_area: minimum area of an instrument as a share of the image's area, 0..1; that of
         a robotic tool is TIMES_OF_TOOL times as large.
-    :param watch: measures the stages `detections` (components and boxes) and `instruments`
-        (separating instruments that touch, and joining pieces).
+    :param watch: measures the stages `detections` (boxes) and `instruments` (separating, joining).
     :param min_score: instruments with a lower score are left out, 0..1.
-    :param known: robotic tools of the last image, see `group_tools`.
+    :param known: robotic tools of the last image, see `ToolGrouping`.
+    :param grouping: the grouping of earlier calls for this image.
     :return: ordered by label, then from left to right, then from top to bottom.
     :raises ValueError: if the segmentation has neither confidence.
     """
@@ -130,7 +132,7 @@ def find_instruments(
     watch = watch or Stopwatch()
     watch.lap('detections')
     field = Field((height, width), segmentation.roi)
-    groups = separate_instruments(mask, runs, regions, field, known)
+    groups = separate_instruments(mask, runs, regions, field, known, grouping)
     watch.lap('instruments')
     minimum = {ROBOTIC_TOOL: math.ceil(TIMES_OF_TOOL * least_area * height * width)}
     found = [

@@ -22,7 +22,7 @@ from surgseg_ros.core.labels import (
     THREAD,
 )
 from surgseg_ros.core.parts import IS_CLEAR, MIN_SAMPLES, Part, ToolParts
-from surgseg_ros.core.robotic_tools import group_tools
+from surgseg_ros.core.robotic_tools import ToolGrouping
 from surgseg_ros.core.runs import Runs
 from surgseg_ros.core.segmentation import Field, Points
 from surgseg_ros.core.shafts import continues
@@ -35,6 +35,7 @@ def separate_instruments(
     regions: NDArray[np.intp],
     field: Field,
     known: KnownTools | None = None,
+    grouping: ToolGrouping | None = None,
 ) -> list[tuple[Runs, ToolParts | None]]:
     """
     Turn connected components into instruments: split tools that touch, and join pieces of one.
@@ -43,7 +44,8 @@ def separate_instruments(
     :param runs: the runs to use; all parts of robotic tools have the kind ROBOTIC_TOOL.
     :param regions: (n,) connected component of each run, as `connect` returns it.
     :param field: the visible part of the image.
-    :param known: robotic tools of the last image, see `group_tools`.
+    :param known: robotic tools of the last image, see `ToolGrouping`.
+    :param grouping: the grouping of earlier calls for this image.
     :return: the runs of each instrument, and its parts if it is a robotic tool; every run belongs
         to one instrument.
     """
@@ -52,7 +54,7 @@ def separate_instruments(
     found: list[tuple[Runs, ToolParts | None]] = [(piece, None) for piece in tools]
     if len(tools) <= MAX_REGIONS:
         owners = _Owners(mask, runs, regions, field)
-        found = owners.tools(np.flatnonzero(is_tool), known)
+        found = owners.tools(np.flatnonzero(is_tool), grouping or ToolGrouping(), known)
     return found + [(piece, None) for piece in join_pieces(others, mask, field)]
 
 
@@ -83,12 +85,12 @@ class _Owners:
         self._mask, self._field = mask, field
 
     def tools(
-        self, chosen: NDArray[np.intp], known: KnownTools | None
+        self, chosen: NDArray[np.intp], grouping: ToolGrouping, known: KnownTools | None
     ) -> list[tuple[Runs, ToolParts | None]]:
         """Return the tools that consist of the chosen runs, which are in reading order."""
         if not len(chosen):
             return []
-        tools = group_tools(self._mask, self._field, known)
+        tools = grouping.tools(self._mask, self._field, known)
         members: dict[int, set[int]] = {}
         rows = self._runs.rows[chosen] * self._width
         starts, ends = rows + self._runs.starts[chosen], rows + self._runs.ends[chosen]

@@ -19,6 +19,7 @@ from surgseg_ros.core.detections import (
 from surgseg_ros.core.known_tools import KnownTools
 from surgseg_ros.core.labels import BACKGROUND, NO_DECISION
 from surgseg_ros.core.reasons import ReasonCode, ResultWarning
+from surgseg_ros.core.robotic_tools import ToolGrouping
 from surgseg_ros.core.segmentation import Segmentation
 from surgseg_ros.core.timing import Stopwatch
 
@@ -53,6 +54,7 @@ def instruments_in(
     watch: Stopwatch | None = None,
     min_score: float = 0.0,
     known: KnownTools | None = None,
+    grouping: ToolGrouping | None = None,
 ) -> tuple[Instrument, ...]:
     """
     Find the instruments, or report no decision if no pixel is decided.
@@ -62,6 +64,7 @@ def instruments_in(
     :param watch: see find_instruments.
     :param min_score: see find_instruments.
     :param known: see find_instruments.
+    :param grouping: see find_instruments.
     :return: as `find_instruments`; as `without_decision` if the whole mask is NO_DECISION, since
         an empty list would mean no instruments.
     :raises ValueError: if the segmentation has neither.
@@ -69,7 +72,7 @@ def instruments_in(
     if segmentation.mask.min() == NO_DECISION:
         height, width = segmentation.mask.shape
         return without_decision((height, width))
-    return find_instruments(segmentation, least_area, watch, min_score, known)
+    return find_instruments(segmentation, least_area, watch, min_score, known, grouping)
 
 
 LARGEST_FRAMES: Final = 60

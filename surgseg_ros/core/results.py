@@ -18,6 +18,7 @@ from surgseg_ros.core.gates import Finding, StampAnomaly
 from surgseg_ros.core.known_tools import KnownTools
 from surgseg_ros.core.postprocessing import instruments_in
 from surgseg_ros.core.reasons import Reason, ReasonCode, ResultWarning
+from surgseg_ros.core.robotic_tools import ToolGrouping
 from surgseg_ros.core.segmentation import Roi, Segmentation
 from surgseg_ros.core.timing import Stopwatch
 
@@ -122,9 +123,11 @@ class FrameResult(Decision):
 
     :param instruments: the instruments in the mask; without a decision, a single one with label
         NO_DECISION and the whole image as box.
+    :param grouping: how its robotic tools were found.
     """
 
     instruments: tuple[Instrument, ...] = ()
+    grouping: ToolGrouping = field(default_factory=ToolGrouping, compare=False, repr=False)
 
 
 def complete(decision: Decision) -> FrameResult:
@@ -137,25 +140,25 @@ def complete(decision: Decision) -> FrameResult:
     watch = Stopwatch()
     if not decision.is_decided:
         return FrameResult(**vars(decision), instruments=without_decision(decision.mask.shape[:2]))
+    grouping, limits = ToolGrouping(), (decision.least_area, watch, decision.min_detection_score)
     try:
-        instruments = instruments_in(
-            decision.segmentation, decision.least_area, watch, decision.min_detection_score
-        )
+        instruments = instruments_in(decision.segmentation, *limits, grouping=grouping)
     except Exception as error:  # one image must never end the stream
         return without_instruments(decision, processing_failed(error))
-    return with_times(FrameResult(**vars(decision), instruments=instruments), watch)
+    result = FrameResult(**vars(decision), instruments=instruments, grouping=grouping)
+    return with_times(result, watch)
 
 
-def instruments_again(decision: Decision, known: KnownTools) -> tuple[Instrument, ...]:
+def instruments_again(result: FrameResult, known: KnownTools) -> tuple[Instrument, ...]:
     """
-    Find the instruments of a decision again, and continue robotic tools of the last image.
+    Find the instruments of a result again, and continue robotic tools of the last image.
 
-    :param decision: from `CameraPipeline.decide`.
+    :param result: from `complete`.
     :param known: the tools of the last image.
     :return: as `find_instruments` returns them.
     """
-    limits = decision.least_area, None, decision.min_detection_score
-    return instruments_in(decision.segmentation, *limits, known)
+    limits = result.least_area, None, result.min_detection_score
+    return instruments_in(result.segmentation, *limits, known, result.grouping)
 
 
 def without_instruments(decision: Decision, reason: Reason) -> FrameResult:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from typing import Final
+from typing import Final, NamedTuple
 
 import cv2
 import numpy as np
@@ -67,9 +67,49 @@ _JAW_ROOT: Final = 0.15
 """Share of a jaw's length at either end that may be its root."""
 
 
-def group_tools(
-    mask: NDArray[np.uint8], field: Field, known: KnownTools | None = None
-) -> list[ToolParts]:
+class GroupedTools(NamedTuple):
+    """
+    The robotic tools that an image alone shows.
+
+    :param tools: the tools.
+    :param parts: the connected components that they consist of.
+    """
+
+    tools: list[ToolParts]
+    parts: list[Part]
+
+
+class ToolGrouping:
+    """
+    Groups the parts of robotic tools of one image into tools.
+
+    What the image alone shows is found once, even if its tools are continued afterwards.
+    """
+
+    def __init__(self) -> None:
+        self._alone: GroupedTools | None = None
+
+    def tools(
+        self, mask: NDArray[np.uint8], field: Field, known: KnownTools | None = None
+    ) -> list[ToolParts]:
+        """
+        Return the tools.
+
+        :param mask: (H, W) uint8 class index; the same in each call.
+        :param field: the visible part of the image; the same in each call.
+        :param known: the tools of the last image, which are continued; None: the image alone
+            counts.
+        :return: the tools, from left to right.
+        """
+        if self._alone is None:
+            self._alone = group_tools(mask, field)
+        tools, parts = self._alone
+        if known is not None:
+            tools = continue_tools(tools, parts, known, field)
+        return sorted(tools, key=lambda tool: float(tool.parts[0].middle[0]))
+
+
+def group_tools(mask: NDArray[np.uint8], field: Field) -> GroupedTools:
     """
     Group the parts of robotic tools into tools.
 
@@ -78,8 +118,7 @@ def group_tools(
 
     :param mask: (H, W) uint8 class index.
     :param field: the visible part of the image.
-    :param known: the tools of the last image, which are continued; None: the image alone counts.
-    :return: the tools, from left to right.
+    :return: the tools that the image alone shows.
     """
     grid = sample_grid(mask, field.step)
     found = find_parts(grid, (SHAFT, WRIST, CLASPER), field.step)
@@ -102,10 +141,7 @@ def group_tools(
         costs.prepare(waiting, tools)
         for part in sorted(waiting, key=lambda part: costs.order(part, tools)):
             _attach(part, tools, costs, mask, field, tissue)
-    tools = _join_coinciding(tools)
-    if known is not None:
-        tools = continue_tools(tools, found, known, field)
-    return sorted(tools, key=lambda tool: float(tool.parts[0].middle[0]))
+    return GroupedTools(_join_coinciding(tools), found)
 
 
 def _join_coinciding(tools: list[ToolParts]) -> list[ToolParts]:

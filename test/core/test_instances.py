@@ -392,5 +392,5 @@ def test_the_directions_of_shafts_point_to_their_tips():
     for angle in np.linspace(0, 2 * math.pi, 12, endpoint=False):
         away = np.array([math.cos(angle), math.sin(angle)])
         mask = tool(empty(), np.array([240, 135]) + 300 * away, np.array([240, 135]) - 100 * away)
-        (found,) = group_tools(mask, Field(SIZE))
+        (found,) = group_tools(mask, Field(SIZE)).tools
         assert found.shafts[0].strip.direction @ away < -0.99

@@ -7,6 +7,7 @@ from drawn_masks import SIZE, bar, empty, tool, tools_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from surgseg_ros.core import known_tools, robotic_tools, tool_memory
 from surgseg_ros.core.known_tools import KnownTools, continue_tools
 from surgseg_ros.core.labels import CLASPER, NO_DECISION, ROBOTIC_TOOL, SHAFT, WRIST
 from surgseg_ros.core.parts import ToolParts
@@ -186,6 +187,54 @@ def test_many_tools_are_not_continued(monkeypatch):
     assert len(camera.tools(beside(78))) == 2
     monkeypatch.setattr('surgseg_ros.core.tool_memory.MAX_TOOLS', 1)
     assert len(camera.tools(beside(79))) == 1
+
+
+def count_calls(monkeypatch, name):
+    """Count the calls of a function with which robotic tools are found."""
+    calls, function = [], getattr(robotic_tools, name)
+
+    def counted(*args):
+        calls.append(name)
+        return function(*args)
+
+    monkeypatch.setattr(robotic_tools, name, counted)
+    return calls
+
+
+def test_what_an_image_alone_shows_is_found_once_if_its_tools_are_continued(monkeypatch):
+    camera, calls = Camera(), count_calls(monkeypatch, 'group_tools')
+    approach(camera, 8)
+    for _ in range(3):
+        assert all(i.parts.is_continued for i in camera.tools(beside(78)))
+    assert len(calls) == 11
+
+
+def noise(seed, side):
+    """Draw squares of random parts of tools, the same for each seed."""
+    labels = np.random.default_rng(seed).choice([0, 0, 0, SHAFT, WRIST, CLASPER], (20, 20))
+    return np.kron(labels, np.ones((side, side))).astype(np.uint8)
+
+
+@pytest.mark.parametrize('side', [40, 60, 80])
+def test_one_image_of_noise_after_another_costs_hardly_more_than_each_alone(monkeypatch, side):
+    camera, continued = Camera(), 0
+    found, again = (count_calls(monkeypatch, x) for x in ('group_tools', 'continue_tools'))
+    regrouped = []
+    regroup = known_tools._regroup
+    monkeypatch.setattr(
+        known_tools, '_regroup', lambda *args: regrouped.append(args) or regroup(*args)
+    )
+    for number in range(40):
+        mask = np.roll(noise(number // 8, side), number, axis=1)[: SIZE[0], : SIZE[1]].copy()
+        if number % 2:
+            mask[:, 200 : 206 + number] = 0
+        counts = len(found), len(again), len(regrouped)
+        tools = camera.tools(mask)
+        assert len(found) - counts[0] <= 1
+        assert len(again) - counts[1] <= 1
+        assert len(regrouped) - counts[2] <= tool_memory.MAX_TOOLS // 2
+        continued += any(i.parts and i.parts.is_continued for i in tools)
+    assert continued
 
 
 def test_more_tools_than_fit_into_the_samples_are_not_continued():

@@ -60,7 +60,7 @@ def test_gates_run_in_parallel_with_the_network(monkeypatch):
 FRAME = [(0, image_cdr(colour(4), 7))]
 
 
-def fail(*_):
+def fail(*_, **__):
     raise ArithmeticError('not possible')
 
 
