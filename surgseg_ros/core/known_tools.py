@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Continues robotic tools of the last image that an image alone would merge, break up, or mix up.
+Continues robotic tools of the last image that an image alone would merge.
 
-Where tools that touch are divided, and which parts belong to which, is decided for each image, and
-may change from one to the next. The tools of the last image, moved as their tracks predict, show
-where that happens. The parts there are then given to these tools, if all of them fit.
+Where tools that touch are divided is decided for each image, and may change from one to the next.
+The tools of the last image, moved as their tracks predict, show where that happens. The parts
+there are then given to these tools, if all of them fit.
 """
 
 from __future__ import annotations
@@ -35,12 +35,6 @@ _MAX_SAMPLED: Final = 84
 _VISIBLE: Final = 0.5
 """Least share of a tool's predicted samples that are samples of tools; else it may be gone."""
 
-_CHANGED: Final = 0.6
-"""IoU of a tool and its prediction below which its parts have changed."""
-
-_PIECE: Final = 0.7
-"""Least share of a piece that lies in the prediction of the tool that it has come off."""
-
 _FITS: Final = 0.7
 """Least IoU of a tool that is continued with its prediction."""
 
@@ -68,19 +62,16 @@ class KnownTools(NamedTuple):
     :param samples: (h, w) as `sample_tools` returns them, of the last image.
     :param numbers: (n,) numbers of the tools in them.
     :param shifts_px: (n, 2) by how much the position of each has changed, in x and y.
-    :param are_trusted: (n,) whether each is continued if its parts have changed; else only if it
-        has merged with another one.
     """
 
     samples: Grid
     numbers: Indices
     shifts_px: Points
-    are_trusted: NDArray[np.bool_]
 
 
-class Break(NamedTuple):
+class Merged(NamedTuple):
     """
-    Tools of the last image, and tools of this image that are not the same.
+    Tools of the last image of which some are one tool in this image, and the tools there.
 
     :param known: indices in KnownTools.
     :param tools: numbers of the tools of this image.
@@ -148,9 +139,12 @@ def _predict(known: KnownTools, step: int) -> list[_Predicted]:
     return found
 
 
-def find_breaks(known: KnownTools, samples: Grid, step: int) -> list[Break]:
+def find_merged(known: KnownTools, samples: Grid, step: int) -> list[Merged]:
     """
-    Find tools of the last image that are merged, in pieces, or have other parts in this image.
+    Find tools of the last image that are one in this image.
+
+    Tools that are in pieces, or have other parts, are as this image shows them: the last one may
+    have merged them, which would last.
 
     :param known: the tools of the last image.
     :param samples: (h, w) as `sample_tools` returns them, of this image.
@@ -159,10 +153,10 @@ def find_breaks(known: KnownTools, samples: Grid, step: int) -> list[Break]:
     """
     # Every second row and column is enough here, where every image must pass, and faster.
     thin = known._replace(samples=np.ascontiguousarray(known.samples[::2, ::2]))
-    return _breaks(thin, _predict(thin, 2 * step), np.ascontiguousarray(samples[::2, ::2]))
+    return _merged(_predict(thin, 2 * step), np.ascontiguousarray(samples[::2, ::2]))
 
 
-def _breaks(known: KnownTools, predicted: list[_Predicted], samples: Grid) -> list[Break]:
+def _merged(predicted: list[_Predicted], samples: Grid) -> list[Merged]:
     areas, counts = np.array([len(one.rows) for one in predicted]), _areas(samples)
     own_areas = np.maximum(np.trim_zeros(counts, 'b'), 1)
     if not len(own_areas):
@@ -176,20 +170,13 @@ def _breaks(known: KnownTools, predicted: list[_Predicted], samples: Grid) -> li
     meet[both.sum(axis=1) < _VISIBLE * areas] = False
     found = []
     for group in _connected(meet):
-        if max(len(group.known), len(group.tools)) == 1:
-            continue
-        shares = iou[np.ix_(group.known, group.tools)]
-        best = [group.tools[index] for index in shares.argmax(axis=1).tolist()]
-        rest = [number for number in group.tools if number not in best]
-        pieces = both[np.ix_(group.known, rest)] >= _PIECE * own_areas[rest]
-        changed = shares.max(axis=1).min() < _CHANGED or pieces.any()
-        are_merged = len(set(best)) < len(best)
-        if are_merged or (changed and known.are_trusted[group.known].all()):
+        best = iou[np.ix_(group.known, group.tools)].argmax(axis=1)
+        if len(np.unique(best)) < len(best) <= _MAX_TOOLS:
             found.append(group)
-    return [group for group in found if len(group.known) <= _MAX_TOOLS]
+    return found
 
 
-def _connected(meet: NDArray[np.bool_]) -> list[Break]:
+def _connected(meet: NDArray[np.bool_]) -> list[Merged]:
     """Return the connected sets of rows and columns of a matrix."""
     rest, found = set(np.flatnonzero(meet.any(axis=1)).tolist()), []
     while rest:
@@ -199,7 +186,7 @@ def _connected(meet: NDArray[np.bool_]) -> list[Break]:
             columns = np.flatnonzero(meet[sorted(rows)].any(axis=0))
             grown = set(np.flatnonzero(meet[:, columns].any(axis=1)).tolist())
         rest -= rows
-        found.append(Break(sorted(rows), columns.tolist()))
+        found.append(Merged(sorted(rows), columns.tolist()))
     return found
 
 
@@ -207,7 +194,7 @@ def continue_tools(
     tools: list[ToolParts], parts: Sequence[Part], known: KnownTools, field: Field
 ) -> list[ToolParts]:
     """
-    Give parts to the tools of the last image where `find_breaks` finds a contradiction.
+    Give parts to the tools of the last image that this image merges.
 
     :param tools: the tools that the image alone shows.
     :param parts: the connected components that they consist of.
@@ -220,7 +207,7 @@ def continue_tools(
     predicted, samples = _predict(known, field.step), sample_tools(tools, field.size)
     owners = (samples.astype(np.intp) + _CODES - 1) // _CODES - 1
     replaced, continued = set[int](), list[ToolParts]()
-    for one in _breaks(known, predicted, samples):
+    for one in _merged(predicted, samples):
         # What is predicted for several tools belongs to the smallest, which it matters most to.
         former = sorted((predicted[n] for n in one.known), key=lambda one: len(one.rows))
         found = _regroup(parts, np.isin(owners, one.tools), former, field)

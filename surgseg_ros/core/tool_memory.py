@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from surgseg_ros.core.known_tools import KnownTools, find_breaks, numbers_in
+from surgseg_ros.core.known_tools import KnownTools, find_merged, numbers_in
 from surgseg_ros.core.parts import ToolParts
 from surgseg_ros.core.segmentation import Points
 
@@ -66,7 +66,7 @@ class ToolMemory:
             self.forget()
             raise
 
-    def find_broken(
+    def find_continued(
         self,
         samples: NDArray[np.uint8],
         step: int,
@@ -75,7 +75,7 @@ class ToolMemory:
         dt_ns: int,
     ) -> KnownTools | None:
         """
-        Return the tools that may be continued, if the next image shows some of them differently.
+        Return the tools that may be continued, if the next image merges some of them.
 
         :param samples: (h, w) as `sample_tools` returns them, of the next image.
         :param step: distance between neighbouring samples, in pixels.
@@ -87,17 +87,16 @@ class ToolMemory:
         if dt_ns > self._lost_ns:
             return None
         rows = {track: row for row, track in enumerate(tracks.tolist())}
-        numbers, chosen, trusted = list[int](), list[int](), list[bool]()
+        numbers, chosen = list[int](), list[int]()
         for number, tool in self._tools.items():
-            held_ns, limit_ns = tool.held_ns + dt_ns, min(tool.shown_ns, self._lost_ns)
-            if tool.track in rows and held_ns <= MERGED_TIMES * limit_ns:
+            limit_ns = MERGED_TIMES * min(tool.shown_ns, self._lost_ns)
+            if tool.track in rows and tool.held_ns + dt_ns <= limit_ns:
                 numbers.append(number)
                 chosen.append(rows[tool.track])
-                trusted.append(held_ns <= limit_ns)
         if not 0 < len(numbers) <= MAX_TOOLS:
             return None
-        known = KnownTools(self._samples, np.array(numbers), shifts_px[chosen], np.array(trusted))
-        return known if find_breaks(known, samples, step) else None
+        known = KnownTools(self._samples, np.array(numbers), shifts_px[chosen])
+        return known if find_merged(known, samples, step) else None
 
     def note(
         self,

@@ -260,7 +260,7 @@ class Tracker:
             return instruments, observed
         moved = (tracks.motion.positions - tracks.features.centroids) * self._size[0]
         step, dt_ns = Field(self._size).step, self._now_ns - self._last_ns
-        known = self._tools.find_broken(observed.samples, step, tracks.numbers, moved, dt_ns)
+        known = self._tools.find_continued(observed.samples, step, tracks.numbers, moved, dt_ns)
         if known is not None:
             with self._tools.forgotten_after_errors():
                 observed = observe(instruments := self._rejoined(again(known)), self._size)
