@@ -42,6 +42,7 @@ from surgseg_ros.core.results import (
     with_times,
     without_instruments,
 )
+from surgseg_ros.core.robotic_tools import ToolGrouping
 from surgseg_ros.core.segmentation import ROI_AUTO, ROI_FIXED, Roi, Segmentation
 from surgseg_ros.core.timing import Stopwatch
 from surgseg_ros.core.track_observations import Observed
@@ -261,7 +262,8 @@ class CameraPipeline:
         except Exception as error:  # one image must never end the stream
             return without_instruments(result, processing_failed(error))
         watch.lap('instruments')
-        return with_times(dataclasses.replace(result, instruments=found), watch)
+        tracked = dataclasses.replace(result, instruments=found, grouping=ToolGrouping())
+        return with_times(tracked, watch)
 
     def _decision(
         self,

@@ -123,7 +123,7 @@ class FrameResult(Decision):
 
     :param instruments: the instruments in the mask; without a decision, a single one with label
         NO_DECISION and the whole image as box.
-    :param grouping: how its robotic tools were found.
+    :param grouping: how its robotic tools were found, until they are tracked.
     """
 
     instruments: tuple[Instrument, ...] = ()

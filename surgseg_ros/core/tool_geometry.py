@@ -46,8 +46,8 @@ _FAR: Final = 0.5
 
 _BEHIND: Final = 0.5
 """
-A piece of a clasper is no jaw if its middle is farther than this behind the end of the shaft, in
-widths: a network takes thread, stains and the shaft's own entry for claspers.
+A piece of a clasper is not a jaw if its middle is farther than this behind the end of the shaft,
+in widths: a network takes thread, stains and the shaft's own entry for claspers.
 """
 
 _LONG_SHAFT: Final = 2.5
@@ -58,7 +58,7 @@ _SMALL_WRIST: Final = 0.25
 
 _STRAY: Final = 0.25
 """
-A piece of a clasper with less than this share of the samples of the largest one is no jaw if it
+A piece of a clasper with less than this share of the samples of the largest one is not a jaw if it
 lies on the other side of the wrist: a network takes screws and cables of the wrist for claspers.
 """
 
@@ -75,9 +75,7 @@ def tool_geometry(tool: ToolParts, field: Field) -> Geometry:
     :param field: the visible part of the image.
     :return: the keypoints, as far as they can be found.
     """
-    step = float(field.step)
-    strip = tool.strip
-    width = tool.width_px
+    step, strip, width = float(field.step), tool.strip, tool.width_px
     found: list[Keypoint] = []
     heading, joint = None, None
     is_crossing = _is_crossing(tool, field)
