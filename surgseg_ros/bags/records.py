@@ -65,6 +65,8 @@ _PLAIN_HEAD: Final = struct.Struct('<QQQIIQ')
 
 _NO_RECORD: Final = 'a chunk contains data that are not a record'
 
+_SHORTER: Final = 'the file has become shorter'
+
 _BLOCK_BYTES: Final = 2**20
 
 _WHOLE_BYTES: Final = 2**20
@@ -89,9 +91,13 @@ def record_spans(file: BinaryIO, start: int, end: int) -> Iterator[RecordSpan]:
     :param start: position of the first record.
     :param end: end of the file, or of the section.
     :return: the records up to the first incomplete one.
+    :raises DamagedError: if the file has become shorter.
     """
     while start + _HEAD.size <= end:
-        opcode, length = _HEAD.unpack(os.pread(file.fileno(), _HEAD.size, start))
+        head = os.pread(file.fileno(), _HEAD.size, start)
+        if len(head) < _HEAD.size:
+            raise DamagedError(_SHORTER)
+        opcode, length = _HEAD.unpack(head)
         following = start + _HEAD.size + length
         if opcode == 0 or following > end:  # 0 is not an opcode, but crashes leave zeros
             return
@@ -124,12 +130,15 @@ def content_at(file: BinaryIO, span: RecordSpan) -> bytes:
 
     :param file: the file.
     :param span: the position.
-    :return: the content; less of it if the file has become shorter.
+    :return: the content.
+    :raises DamagedError: if the file has become shorter.
     """
     parts, at = [], span.start
     while at < span.end and (part := os.pread(file.fileno(), span.end - at, at)):  # 2 GiB at most
         parts.append(part)
         at += len(part)
+    if at < span.end:
+        raise DamagedError(_SHORTER)
     return b''.join(parts)
 
 
@@ -156,7 +165,8 @@ def records_at(file: BinaryIO, span: RecordSpan) -> Iterator[tuple[int, memoryvi
     :param file: the file.
     :param span: the position.
     :return: opcode and content of each; none for records of other kinds.
-    :raises DamagedError: before the first of them, if they are partly damaged.
+    :raises DamagedError: before the first of them, if they are partly damaged; later if the file
+        has become shorter.
     """
     if span.opcode == CHUNK:
         if records := _plain_records(file, span):
@@ -224,7 +234,8 @@ def messages_at(
     :param span: position of a chunk, or of one message; at others there are none.
     :param wanted: connections by the ids of their channels.
     :return: the messages in file order.
-    :raises DamagedError: before the first of them, if they are partly damaged.
+    :raises DamagedError: before the first of them, if they are partly damaged; later if the file
+        has become shorter.
     """
     return messages_among(records_at(file, span), wanted)
 
@@ -243,7 +254,7 @@ def find_messages(
     :param span: the position of the chunk.
     :param wanted: connections by the ids of their channels.
     :return: the messages in file order.
-    :raises DamagedError: if the chunk is partly damaged.
+    :raises DamagedError: if the chunk is partly damaged, or the file has become shorter.
     """
     if not (records := _plain_records(file, span)):
         return list(messages_among(records_of_chunk(content_at(file, span)), wanted))

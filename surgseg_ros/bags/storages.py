@@ -58,6 +58,9 @@ _CHECKED_FOOTER_BYTES: Final = _FOOTER.size - 4 - len(MCAP_MAGIC)
 _THREADS: Final = 2  # they read chunks after the first: of many files, all begin at once
 _MAX_PREFETCHED_BYTES: Final = 2**26  # of a decompressed chunk: several are in memory
 
+_Bad = dict[int, str]  # by the position of the chunk, how it is damaged
+_Waiting = list[tuple[int, int, int, int, Found]]
+
 
 class McapFile:
     """
@@ -100,12 +103,13 @@ class McapFile:
     def messages(self, connections: Collection[Connection]) -> Iterator[Received]:
         """Iterate over the messages, by the index or else in file order; skip damaged chunks."""
         read = self._by_index if self._is_indexed else self._in_file_order
-        bad: list[str] = []
+        bad: _Bad = {}
         yield from read({x.id: x for x in connections}, bad)
         if bad:
             of = f' of {len(self._chunks)}' if self._chunks else ''
             raise DamagedError(
-                f'of {self.path.name!r} left out as damaged: {len(bad)}{of} chunks ({bad[0]})'
+                f'of {self.path.name!r} left out as damaged: {len(bad)}{of} chunks '
+                f'({next(iter(bad.values()))})'
             )
 
     def close(self) -> None:
@@ -202,27 +206,24 @@ class McapFile:
                     return
         raise ValueError(f'channels without a definition: {len(definitions.lacks(needed))}')
 
-    def _by_index(self, wanted: Mapping[int, Connection], bad: list[str]) -> Iterator[Received]:
+    def _by_index(self, wanted: Mapping[int, Connection], bad: _Bad) -> Iterator[Received]:
         """Iterate over the messages by time; their chunks, which may overlap, by start time."""
         chunks = [x for x in self._chunks if not x.counts.keys().isdisjoint(wanted)]
         chunks.sort(key=lambda chunk: chunk.start_time_ns)
-        limit = _MAX_PREFETCHED_BYTES
-        calls = (partial(self._messages_of, chunk, wanted, limit) for chunk in chunks[1:])
-        waiting: list[tuple[int, int, int, int, Found]] = []
+        calls = (partial(self._messages_of, x, wanted, _MAX_PREFETCHED_BYTES) for x in chunks[1:])
+        waiting: _Waiting = []
         with closing(in_order(calls, _THREADS)) as contents:
             for order, chunk in enumerate(chunks):
-                while waiting and waiting[0][0] < chunk.start_time_ns:
-                    yield self._read(heapq.heappop(waiting)[-1])
+                yield from self._read(waiting, chunk.start_time_ns, bad)
                 found = next(contents) if order else None
                 if found is None:
                     found = self._messages_of(chunk, wanted)
                 if isinstance(found, str):
-                    bad.append(found)
+                    bad[chunk.start] = found
                     continue
                 for number, message in enumerate(found or ()):  # messages are never compared
                     heapq.heappush(waiting, (message[1], chunk.start, order, number, message))
-        while waiting:
-            yield self._read(heapq.heappop(waiting)[-1])
+        yield from self._read(waiting, math.inf, bad)
 
     def _messages_of(
         self, chunk: ChunkIndex, wanted: Mapping[int, Connection], limit: float = math.inf
@@ -234,26 +235,25 @@ class McapFile:
         except DamagedError as error:
             return str(error)
 
-    def _read(self, message: Found) -> Received:
-        connection, time_ns, data = message
-        if isinstance(data, RecordSpan):
-            data = content_at(self._file(), data)
-        return connection, time_ns, data
+    def _read(self, waiting: _Waiting, end_ns: float, bad: _Bad) -> Iterator[Received]:
+        while waiting and waiting[0][0] < end_ns:
+            _, chunk, _, _, (connection, time_ns, data) = heapq.heappop(waiting)
+            try:
+                cdr = content_at(self._file(), data) if isinstance(data, RecordSpan) else data
+                yield connection, time_ns, cdr
+            except DamagedError as error:
+                bad[chunk] = str(error)
 
-    def _in_file_order(
-        self, wanted: Mapping[int, Connection], bad: list[str]
-    ) -> Iterator[Received]:
+    def _in_file_order(self, wanted: Mapping[int, Connection], bad: _Bad) -> Iterator[Received]:
         end = self._data_start
         for span in self._data():
             end = span.end
             try:
                 yield from messages_at(self._file(), span, wanted)
             except DamagedError as error:
-                bad.append(str(error))
+                bad[span.start] = str(error)
         if end != self._data_end:
-            raise ValueError(
-                f'there is no record at byte {end}' + ''.join(f'; {x}' for x in bad[:1])
-            )
+            raise ValueError('; '.join([f'there is no record at byte {end}', *bad.values()][:2]))
 
 
 _NAMES: Final = ('name', 'type', 'serialization_format', 'type_description_hash')

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Chunks of MCAP files: which are read ahead, and which record by record."""
 
+import os
 import random
 import re
 import threading
 from contextlib import closing
 
 import pytest
+from mcap.reader import make_reader
 from mcap.records import ChunkIndex
 from mcap.writer import CompressionType
 from test_mcap_file import NO_INDEX, OPTIONS, read_whole, write
@@ -130,3 +132,43 @@ def test_an_error_of_the_disk_is_raised_after_the_messages_before_it(tmp_path, m
 
     monkeypatch.setattr(records, 'content_at', fail)
     assert read(path, 'cannot be read further: .*Input/output error') == expected(range(4))
+
+
+def shortened(path, size, begun):
+    """Read messages of a file that is cut off meanwhile; return their times and the error."""
+    with Bag(path) as bag:
+        messages = bag.messages()
+        found = [next(messages)] if begun else []
+        os.truncate(path, size)
+        try:
+            found.extend(messages)
+        except BagError as error:
+            assert found == [('/one', n, cdr(n)) for _, n, _ in found]
+            return [n for _, n, _ in found], str(error)
+    return found, ''
+
+
+@pytest.mark.parametrize('enable_crcs', [True, False])
+def test_a_file_that_becomes_shorter_yields_no_part_of_a_message(
+    tmp_path, monkeypatch, enable_crcs
+):
+    read_by_record(monkeypatch)
+    path, numbers = tmp_path / 'x.mcap', [9, 6, 7, 8, 3, 4, 5, 0, 1, 2]
+    options = {'chunk_size': 3 * len(cdr(0)) + 90, 'enable_crcs': enable_crcs}
+    write(path, numbers, compression=CompressionType.NONE, **options)
+    found, error = shortened(path, path.read_bytes().index(cdr(2)) + 5, begun=True)
+    assert found == [0, 1, *range(3, 10)]
+    assert "1 of 4 chunks (the file has become shorter); 1 messages of '/one' are miss" in error
+
+
+@pytest.mark.parametrize('at', [1, 3])
+@pytest.mark.parametrize('part', [5, 20, 50, 70, 85])
+def test_chunks_that_a_file_no_longer_has_are_damaged(tmp_path, monkeypatch, at, part):
+    read_by_record(monkeypatch)
+    path = tmp_path / 'x.mcap'
+    write(path, [3, 2, 1, 0], chunk_size=1, compression=CompressionType.NONE, enable_crcs=False)
+    with path.open('rb') as file:
+        chunk = make_reader(file).get_summary().chunk_indexes[at].chunk_start_offset
+    found, error = shortened(path, chunk + part, begun=False)
+    assert found == [1, 2, 3][3 - at :]
+    assert f'damaged: {4 - at} of 4 chunks (the file has become shorter)' in error
