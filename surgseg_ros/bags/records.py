@@ -276,15 +276,13 @@ def chunk_at(file: BinaryIO, start: int, end: int) -> tuple[RecordSpan, int]:
     :param file: the file.
     :param start: the position.
     :param end: end of the data section.
-    :return: the position of the chunk, and how many bytes `find_messages` reads at once; the
+    :return: the position of the chunk, and how many bytes it takes, decompressed or not; the
         summary may state another size.
     :raises DamagedError: if there is no complete chunk.
     """
     span = next(record_spans(file, start, end), None)
     if span is None or span.opcode != CHUNK or span.end - span.start < CHUNK_HEAD.size:
         raise DamagedError(f'there is no complete chunk at byte {start}')
-    if _plain_head(file, span):
-        return span, 0
     head = content_at(file, span._replace(end=span.start + CHUNK_HEAD.size))
     return span, max(CHUNK_HEAD.unpack(head)[2], span.end - span.start)
 

@@ -56,7 +56,7 @@ _FOOTER_HEAD: Final = (2, 20)
 _CHECKED_FOOTER_BYTES: Final = _FOOTER.size - 4 - len(MCAP_MAGIC)
 
 _THREADS: Final = 2  # they read chunks after the first: of many files, all begin at once
-_MAX_PREFETCHED_BYTES: Final = 2**26  # of a decompressed chunk: several are in memory
+_MAX_PREFETCHED_BYTES: Final = 2**26  # of a chunk, decompressed: several are in memory
 
 _Bad = dict[int, str]  # by the position of the chunk, how it is damaged
 _Waiting = list[tuple[int, int, int, int, Found]]

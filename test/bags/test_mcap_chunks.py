@@ -41,15 +41,18 @@ def test_few_chunks_are_read_ahead(tmp_path, monkeypatch):
         assert threading.main_thread().name not in names[1:]
 
 
-def test_large_chunks_are_not_read_ahead(tmp_path, monkeypatch):
-    path, names = write(tmp_path / 'x.mcap', range(9), chunk_size=1), count_chunks(monkeypatch)
+@pytest.mark.parametrize('compression', CompressionType)
+def test_large_chunks_are_not_read_ahead(tmp_path, monkeypatch, compression):
+    path, names = tmp_path / 'x.mcap', count_chunks(monkeypatch)
+    write(path, range(9), chunk_size=1, compression=compression)
     monkeypatch.setattr(storages, '_MAX_PREFETCHED_BYTES', 10)
     with Bag(path) as bag, closing(bag.messages()) as messages:
         assert [next(messages)[1], next(messages)[1]] == [0, 1]
         assert names == [threading.main_thread().name] * 2
 
 
-def test_the_index_may_state_wrong_sizes_of_chunks(tmp_path, monkeypatch):
+@pytest.mark.parametrize('compression', CompressionType)
+def test_the_index_may_state_wrong_sizes_of_chunks(tmp_path, monkeypatch, compression):
     """Otherwise, a small file could let several chunks of 1 GiB be decompressed at once."""
     stated = ChunkIndex.write
 
@@ -58,7 +61,7 @@ def test_the_index_may_state_wrong_sizes_of_chunks(tmp_path, monkeypatch):
         stated(index, builder)
 
     monkeypatch.setattr(ChunkIndex, 'write', understate)
-    test_large_chunks_are_not_read_ahead(tmp_path, monkeypatch)
+    test_large_chunks_are_not_read_ahead(tmp_path, monkeypatch, compression)
 
 
 def read_by_record(monkeypatch):
