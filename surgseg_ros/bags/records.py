@@ -5,6 +5,7 @@ import os
 import struct
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
 from typing import BinaryIO, Final, NamedTuple
 from zlib import crc32
 
@@ -70,7 +71,15 @@ _SHORTER: Final = 'the file has become shorter'
 _BLOCK_BYTES: Final = 2**20
 
 _WHOLE_BYTES: Final = 2**20
-"""Size up to which an uncompressed chunk is read as a whole: small messages are faster so."""
+"""Size up to which an uncompressed chunk is read as a whole."""
+
+_MAX_WHOLE_BYTES: Final = 2**26
+"""The same if its messages are small, since these take 0.4 times as long so."""
+
+_SMALL_BYTES: Final = 2**16
+
+_SAMPLE: Final = 16
+"""Number of records by which the size of the others is estimated."""
 
 _HEAD: Final = struct.Struct('<BQ')  # opcode, length
 
@@ -193,6 +202,8 @@ def _plain_records(file: BinaryIO, span: RecordSpan) -> RecordSpan | None:
     _, _, size, checksum, _, length = head
     start = span.start + _PLAIN_HEAD.size
     records = RecordSpan(CHUNK, start, min(start + length, span.end))
+    if span.end - span.start <= _MAX_WHOLE_BYTES and _are_small(file, records):
+        return None
     if records.end - start != size:
         raise DamagedError(f'a chunk has {records.end - start} bytes instead of {size}')
     if checksum and checksum_of(file, start, records.end) != checksum:
@@ -203,6 +214,12 @@ def _plain_records(file: BinaryIO, span: RecordSpan) -> RecordSpan | None:
     if end != records.end:
         raise DamagedError(_NO_RECORD)
     return records
+
+
+def _are_small(file: BinaryIO, records: RecordSpan) -> bool:
+    """Return whether the first records of an uncompressed chunk are small on average."""
+    first = list(islice(_spans_within(file, records), _SAMPLE))
+    return not first or first[-1].end - records.start < len(first) * _SMALL_BYTES
 
 
 def _plain_head(file: BinaryIO, span: RecordSpan) -> tuple[int, ...] | None:
@@ -248,7 +265,7 @@ def find_messages(
     file: BinaryIO, span: RecordSpan, wanted: Mapping[int, Connection]
 ) -> list[Found]:
     """
-    Find the messages of a chunk, in any thread; those of a large uncompressed one are not read.
+    Find the messages of a chunk, in any thread; those of an uncompressed one may not be read yet.
 
     :param file: the file.
     :param span: the position of the chunk.

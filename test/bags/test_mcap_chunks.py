@@ -41,14 +41,20 @@ def test_few_chunks_are_read_ahead(tmp_path, monkeypatch):
         assert threading.main_thread().name not in names[1:]
 
 
-@pytest.mark.parametrize('compression', CompressionType)
-def test_large_chunks_are_not_read_ahead(tmp_path, monkeypatch, compression):
-    path, names = tmp_path / 'x.mcap', count_chunks(monkeypatch)
+def threads_of_large_chunks(path, monkeypatch, compression):
+    """Return the threads in which two large chunks are checked, while two messages are read."""
+    names = count_chunks(monkeypatch)
     write(path, range(9), chunk_size=1, compression=compression)
     monkeypatch.setattr(storages, '_MAX_PREFETCHED_BYTES', 10)
     with Bag(path) as bag, closing(bag.messages()) as messages:
         assert [next(messages)[1], next(messages)[1]] == [0, 1]
-        assert names == [threading.main_thread().name] * 2
+        return list(names)
+
+
+@pytest.mark.parametrize('compression', CompressionType)
+def test_large_chunks_are_not_read_ahead(tmp_path, monkeypatch, compression):
+    names = threads_of_large_chunks(tmp_path / 'x.mcap', monkeypatch, compression)
+    assert names == [threading.main_thread().name] * 2
 
 
 @pytest.mark.parametrize('compression', CompressionType)
@@ -61,7 +67,11 @@ def test_the_index_may_state_wrong_sizes_of_chunks(tmp_path, monkeypatch, compre
         stated(index, builder)
 
     monkeypatch.setattr(ChunkIndex, 'write', understate)
-    test_large_chunks_are_not_read_ahead(tmp_path, monkeypatch, compression)
+    names = threads_of_large_chunks(tmp_path / 'x.mcap', monkeypatch, compression)
+    with (tmp_path / 'x.mcap').open('rb') as file:
+        chunks = make_reader(file).get_summary().chunk_indexes
+    assert {chunk.uncompressed_size for chunk in chunks} == {1}
+    assert names == [threading.main_thread().name] * 2
 
 
 def read_by_record(monkeypatch):
@@ -73,6 +83,7 @@ def read_by_record(monkeypatch):
         return original(file, span)
 
     monkeypatch.setattr(records, '_WHOLE_BYTES', 0)
+    monkeypatch.setattr(records, '_MAX_WHOLE_BYTES', 0)
     monkeypatch.setattr(records, 'content_at', content_at)
     monkeypatch.setattr(storages, 'content_at', content_at)
     return sizes
@@ -87,6 +98,23 @@ def test_large_uncompressed_chunks_are_read_record_by_record(tmp_path, monkeypat
     assert read_whole(path) == [(topics[n % 3], n, cdr(n)) for n in range(20)]
     longest = max(len(cdr(19)), len(definition(HEADER)))
     assert max(sizes) < 2 * longest < path.stat().st_size / 3
+
+
+@pytest.mark.parametrize(
+    ('message_bytes', 'whole_bytes', 'is_whole'),
+    [(200, 2**26, True), (2**17, 2**26, False), (200, 2**21, False)],
+)
+def test_large_uncompressed_chunks_of_small_messages_are_read_as_a_whole(
+    tmp_path, monkeypatch, message_bytes, whole_bytes, is_whole
+):
+    path, content, names = tmp_path / 'x.mcap', cdr(0, message_bytes), count_chunks(monkeypatch)
+    monkeypatch.setattr(records, '_MAX_WHOLE_BYTES', whole_bytes)
+    monkeypatch.setattr('test_mcap_file.cdr', lambda number: content)
+    numbers = range(3 * 2**20 // len(content))
+    write(path, numbers, chunk_size=2**30, compression=CompressionType.NONE)
+    with Bag(path) as bag:
+        assert all(found == content for _, _, found in bag.messages())
+    assert len(names) == is_whole
 
 
 def messages_and_error(path):
